@@ -1,0 +1,1 @@
+"""The command `herd`: one short module per verb, imported only when that verb runs."""

@@ -1,0 +1,1 @@
+"""Grammars and JSON schemas as token masks."""

@@ -1,0 +1,1 @@
+"""Operations of the forward pass: the NumPy oracle and the native core."""

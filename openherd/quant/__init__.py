@@ -1,0 +1,1 @@
+"""The block formats of quantised weights in NumPy: the executable specification."""

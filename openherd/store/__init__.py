@@ -1,0 +1,1 @@
+"""Models on this machine: catalogue, fetching, files. The only writer of OPENHERD_HOME."""

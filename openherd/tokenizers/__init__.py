@@ -1,0 +1,1 @@
+"""Tokenizers: text to ids and back, and chat templates as spans."""
