@@ -77,6 +77,8 @@ class EngineOptions:
 
     context: int | None = None
     """Tokens of context a conversation may use; none: what the model was trained for, as far as memory allows."""
+    backend: Literal["native", "reference"] = "native"
+    """What computes: the compiled core, or the slow NumPy oracle that it is checked against."""
     threads: int | None = None
     """Compute threads; none: one for each core this process may use."""
     kv_dtype: KVDtype = "f16"
