@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.docs.manual import Block, blocks
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +41,7 @@ def _run(block: Block, place: str, folder: Path, environment: dict[str, str]) ->
     elif block.language == "console":
         for command in block.commands():
             shell = ["bash", "-c", command.line]
-            _execute(
-                shell, command.expected, command.exit_status, f"{place}: {command.line}", folder, environment
-            )
+            _execute(shell, command.expected, command.exit_status, f"{place}: {command.line}", folder, environment)
 
 
 def _execute(
