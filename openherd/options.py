@@ -117,7 +117,8 @@ def help_text(options: type[Any], name: str) -> str:
         raise KeyError(name)
     for before, after in zip(body.body, body.body[1:], strict=False):
         if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and before.target.id == name:
-            assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            assert isinstance(after, ast.Expr)
+            assert isinstance(after.value, ast.Constant)
             return str(after.value.value)
     raise KeyError(name)
 

@@ -65,7 +65,7 @@ class TapRows:
 
 @dataclass(slots=True)
 class TokenBatch:
-    """T rows of S sequences, ragged: prefill chunks and decode steps side by side. Rows of a sequence are contiguous."""
+    """T rows of S sequences, ragged: prefill chunks and decode steps side by side, a sequence's rows contiguous."""
 
     token_ids: I32  # [T]
     positions: I32  # [T] absolute

@@ -31,10 +31,10 @@ class Ops(Protocol):
         """
 
     def rope(self, x: Value) -> Value:
-        """Rotate each head of x by its row's absolute position (Su et al. 2021, eq. 34, halves paired as in GPT-NeoX)."""
+        """Rotate each head of x by its row's position (Su et al. 2021, eq. 34, halves paired as in GPT-NeoX)."""
 
     def attention(self, layer: int, q: Value, k: Value, v: Value) -> Value:
-        """Write k, v to the paged cache, then causal attention of each row over its sequence's cache: [T, H * head_dim].
+        """Write k, v to the paged cache, then causal attention of each row over its cache: [T, H * head_dim].
 
         Scores are scaled by 1/sqrt(head_dim) (Vaswani et al. 2017, eq. 1).
         """

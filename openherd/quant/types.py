@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class BlockType:
-    """One storage type. A row of n values takes n / block_len * block_bytes bytes; n must be a multiple of block_len."""
+    """One storage type: a row of n values takes n / block_len * block_bytes bytes, n a multiple of block_len."""
 
     name: str
     ggml_id: int
