@@ -1,0 +1,146 @@
+"""What is asked of the engine, what runs, and what each step gives back: Request, Sequence, StepOutput."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+
+from openherd.engine.protocols import I32, HiddenTap, LogitsProcessor, NoiseSource
+from openherd.messages import FinishReason, TokenLogprob
+from openherd.options import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One choice of one prompt. `params.n` and `params.stop` are not read here: `Engine.add_choices` expands the
+    first, and stop strings are found by the caller, who knows text and calls `Engine.finish`.
+    """
+
+    prompt_ids: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    choice: int = 0  # 0..n-1, part of the draw's key
+    processors: tuple[LogitsProcessor, ...] = ()  # owned by this request alone
+    noise: NoiseSource | None = None  # None: keys from params.seed
+    taps: tuple[HiddenTap, ...] = ()
+    adapter: int = -1  # from Engine.load_adapter; -1 none
+    salt: bytes = b""  # requests of different salts never share cached blocks
+    prompt_logprobs: bool = False  # score the prompt: log-probability of prompt_ids[1:], each given those before it
+    generate: bool = True  # False: end (LENGTH) once the prompt is computed, for scores and embeddings
+    fork_of: int | None = None  # seq id of a request with the same prompt, whose prefill this one waits for and shares
+
+    def as_choice(self, choice: int, fork_of: int) -> Request:
+        """The same request as another choice, with processors of its own."""
+        forked = tuple(processor.fork() for processor in self.processors)
+        return replace(self, choice=choice, processors=forked, fork_of=fork_of)
+
+
+@dataclass(slots=True)
+class StepOutput:
+    """What one step brought for one sequence. The last output of a sequence has a `finish_reason`.
+
+    A drawn stop token is the last of `token_ids` and also `stop_match`; the caller leaves it out of the text.
+    """
+
+    seq_id: int
+    token_ids: tuple[int, ...] = ()  # drawn in this step
+    logprobs: tuple[TokenLogprob, ...] = ()  # one for each token, where params.logprobs is not None
+    finish_reason: FinishReason | None = None
+    stop_match: int | None = None
+    error: str | None = None  # why, when finish_reason is ERROR or CONTENT_FILTER
+    prompt_logprobs: tuple[float, ...] | None = None  # [P-1], once, in the step that completes the prompt
+    num_prompt_tokens: int = 0
+    cached_tokens: int = 0  # prompt tokens found in the prefix cache or shared with the fork's parent
+    seed: int = 0  # of the draws; the request's own, or the random one chosen for it
+
+
+class Status(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+class TokenCounts:
+    """Which tokens a sequence has seen and how often its answer has each, as arrays that grow: for penalties."""
+
+    def __init__(self, prompt_ids: tuple[int, ...]) -> None:
+        unique = sorted(set(prompt_ids))
+        self._index = {token: i for i, token in enumerate(unique)}
+        self._ids = np.array(unique, np.int32)
+        self._counts = np.zeros(len(unique), np.int32)
+
+    @property
+    def ids(self) -> I32:
+        return self._ids[: len(self._index)]
+
+    @property
+    def counts(self) -> I32:
+        return self._counts[: len(self._index)]
+
+    def add(self, token: int) -> None:
+        i = self._index.setdefault(token, len(self._index))
+        if i == len(self._ids):
+            room = max(64, len(self._ids))
+            self._ids = np.concatenate([self._ids, np.zeros(room, np.int32)])
+            self._counts = np.concatenate([self._counts, np.zeros(room, np.int32)])
+        self._ids[i] = token
+        self._counts[i] += 1
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request on its way: its tokens, how many of them are in the KV cache, and the blocks that hold them.
+
+    Positions `[0, num_computed)` are in the cache. While decoding exactly one token, the last drawn, is not.
+    """
+
+    id: int  # ascending in order of arrival
+    request: Request
+    seed: int
+    noise: NoiseSource
+    stop_ids: frozenset[int]
+    max_len: int  # prompt and answer end (LENGTH) here
+    ids: list[int]  # prompt and answer
+    status: Status = Status.WAITING
+    slot: int = -1  # row of the engine's per-sequence arrays while running
+    blocks: list[int] = field(default_factory=list)
+    num_computed: int = 0
+    num_cached: int = 0  # of the prompt, when first admitted
+    prefix_hash: bytes = b""  # of the blocks hashed so far
+    num_hashed: int = 0  # blocks
+    num_observed: int = 0  # positions the taps have seen; recomputing after preemption does not show them again
+    was_admitted: bool = False
+    prompt_logprobs: list[float] = field(default_factory=list)
+    counts: TokenCounts | None = None  # only where a penalty is on
+
+    @property
+    def num_prompt(self) -> int:
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.ids) - self.num_prompt
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens known but not yet in the KV cache: 1 while decoding."""
+        return len(self.ids) - self.num_computed
+
+    @property
+    def needs_every_row(self) -> bool:
+        """Every prompt position must be computed for its outputs, so cached blocks are of no use."""
+        return self.request.prompt_logprobs or any(tap.rows == "all" for tap in self.request.taps)
+
+    def append(self, token: int) -> None:
+        self.ids.append(token)
+        if self.counts is not None:
+            self.counts.add(token)
+
+    def finish_reason(self) -> FinishReason | None:
+        """Why the sequence ends with its last token, if it does."""
+        if self.num_generated and self.ids[-1] in self.stop_ids:
+            return FinishReason.STOP
+        if len(self.ids) >= self.max_len:
+            return FinishReason.LENGTH
+        return None
