@@ -1,0 +1,153 @@
+"""The oracle: every operation of the forward pass, evaluated at once in NumPy.
+
+Activations are stored in float32; every sum, norm, rotation and softmax is float64 and rounded once, at the end of its
+operation. A row is computed by itself with shapes that do not depend on the batch (matrix-vector, never
+matrix-matrix, whose blocking would change with T), so a row's bits are the same alone and in company. Slow on purpose.
+
+Weights arrive as plain float matrices, dequantised from the file's raw blocks: nothing is shared with the native
+core's packing. Legend as in `ops.py`; hd is head_dim, L the block length of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openherd.config import ModelConfig
+from openherd.kernels.ops import TapName
+from openherd.kernels.rope import inverse_frequencies
+
+F32: TypeAlias = NDArray[np.float32]
+F64: TypeAlias = NDArray[np.float64]
+I32: TypeAlias = NDArray[np.int32]
+KVCache: TypeAlias = NDArray[np.floating]  # [num_blocks, n_layers, 2 (keys, values), L, K, hd]
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """y += scale * B (A x), with A [r, K] and B [N, r] (Hu et al. 2021, eq. 3)."""
+
+    a: F64
+    b: F64
+    scale: float
+
+
+class Rows(Protocol):
+    """The step's rows; the engine's TokenBatch is one."""
+
+    token_ids: I32  # [T]
+    positions: I32  # [T]
+    seq_starts: I32  # [S+1]
+    block_tables: I32  # [G, S, max_blocks]
+    adapters: I32  # [S]
+    logit_rows: I32  # [R]
+
+
+class Reference:
+    """`Ops` for one step. `weight(name)` gives a float64 array by its full canonical name.
+
+    `tap_rows` lists (site's layer, site's name, rows); what the i-th sees is left in `tapped[i]`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weight: Callable[[str], F64],
+        cache: KVCache,
+        rows: Rows,
+        *,
+        adapters: Mapping[int, Mapping[str, LowRank]] | None = None,
+        tap_rows: Sequence[tuple[int, TapName, I32]] = (),
+    ) -> None:
+        self._config, self._weight, self._cache, self._rows = config, weight, cache, rows
+        self._tap_rows = tap_rows
+        self.tapped: dict[int, F32] = {}
+        seq_of_row = np.repeat(np.arange(len(rows.adapters)), np.diff(rows.seq_starts))  # [T]
+        self._tables = rows.block_tables[0][seq_of_row]  # [T, max_blocks]
+        # pairs by weight for each row of the activations: T rows, and R once logit_rows has picked them
+        self._row_pairs = [(adapters or {}).get(int(i), {}) for i in rows.adapters[seq_of_row]]
+        frequencies, scale = inverse_frequencies(config)
+        angles = rows.positions[:, None] * frequencies  # [T, rotary_dim/2]
+        self._cos, self._sin = np.cos(angles) * scale, np.sin(angles) * scale
+
+    def embed(self, weight: str) -> F32:
+        embedded: F32 = self._weight(f"{weight}.weight")[self._rows.token_ids].astype(np.float32)
+        return embedded  # [T, D]
+
+    def rms_norm(self, x: F32, weight: str) -> F32:
+        x64 = x.astype(np.float64)
+        root = np.sqrt(np.mean(x64 * x64, axis=-1, keepdims=True) + self._config.norm_eps)  # [T, 1]
+        return (x64 / root * self._weight(f"{weight}.weight")).astype(np.float32)  # [T, D]
+
+    def linear(self, x: F32, *names: str) -> tuple[F32, ...]:
+        return tuple(self._linear(x, name) for name in names)
+
+    def _linear(self, x: F32, name: str) -> F32:
+        w = self._weight(f"{name}.weight")  # [N, K]
+        bias = self._weight(f"{name}.bias") if has_bias(self._config, name) else 0.0
+        y = np.empty((len(x), len(w)), np.float32)
+        for t, row in enumerate(x.astype(np.float64)):
+            total = w @ row + bias  # [N]
+            pair = self._row_pairs[t].get(f"{name}.weight")
+            y[t] = total if pair is None else total + pair.scale * (pair.b @ (pair.a @ row))
+        return y  # [T, N]
+
+    def rope(self, x: F32) -> F32:
+        d = self._config.rotary_dim
+        heads = x.reshape(len(x), -1, self._config.head_dim).astype(np.float64)  # [T, H or K, hd]
+        left, right = heads[..., : d // 2].copy(), heads[..., d // 2 : d].copy()
+        cos, sin = self._cos[:, None], self._sin[:, None]  # [T, 1, d/2]
+        heads[..., : d // 2] = left * cos - right * sin
+        heads[..., d // 2 : d] = right * cos + left * sin
+        return heads.reshape(x.shape).astype(np.float32)
+
+    def attention(self, layer: int, q: F32, k: F32, v: F32) -> F32:
+        c, block_len = self._config, self._cache.shape[3]
+        for t, position in enumerate(self._rows.positions):
+            block, offset = self._tables[t, position // block_len], position % block_len
+            self._cache[block, layer, 0, offset] = k[t].reshape(c.n_kv_heads, c.head_dim)
+            self._cache[block, layer, 1, offset] = v[t].reshape(c.n_kv_heads, c.head_dim)
+        out = np.empty_like(q)
+        for t, position in enumerate(self._rows.positions):
+            blocks = self._tables[t, : position // block_len + 1]
+            pages = self._cache[blocks, layer].astype(np.float64)  # [blocks, 2, L, K, hd]
+            keys, values = pages.transpose(1, 3, 0, 2, 4).reshape(2, c.n_kv_heads, -1, c.head_dim)[:, :, : position + 1]
+            queries = q[t].reshape(c.n_kv_heads, -1, c.head_dim).astype(np.float64)  # [K, H/K, hd]
+            scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(c.head_dim)  # [K, H/K, positions]
+            weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            out[t] = (weights / weights.sum(axis=-1, keepdims=True) @ values).reshape(-1)
+        return out  # [T, H*hd]
+
+    def silu_mul(self, gate: F32, up: F32) -> F32:
+        g = gate.astype(np.float64)
+        return (g * np.exp(-np.logaddexp(0.0, -g)) * up).astype(np.float32)  # [T, F]
+
+    def add(self, x: F32, y: F32) -> F32:
+        return x + y
+
+    def tap(self, x: F32, layer: int, site: TapName) -> F32:
+        for i, (wanted_layer, wanted_site, rows) in enumerate(self._tap_rows):
+            if wanted_site == site and (wanted_layer == layer or site == "final"):
+                self.tapped[i] = x[rows]
+        return x
+
+    def logit_rows(self, x: F32) -> F32:
+        self._row_pairs = [self._row_pairs[row] for row in self._rows.logit_rows]
+        return x[self._rows.logit_rows]  # [R, D]
+
+
+def has_bias(config: ModelConfig, name: str) -> bool:
+    """Whether the config declares a bias on the linear map `name`."""
+    match name.rpartition(".")[2]:
+        case "q_proj" | "k_proj" | "v_proj":
+            return config.qkv_bias
+        case "o_proj":
+            return config.o_bias
+        case "gate_proj" | "up_proj" | "down_proj":
+            return config.mlp_bias
+        case _:
+            return False
