@@ -1,0 +1,51 @@
+"""Option groups as flags: the dataclasses of `openherd.options`, flattened, with types a command line can spell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from cyclopts import Parameter, Token
+
+from openherd.errors import OptionError
+from openherd.options import EngineOptions, SamplingParams, help_text
+
+JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON document on standard output.")]
+OfflineFlag = Annotated[bool, Parameter(name="--offline", negative=(), help="Fetch nothing, whatever is missing.")]
+Text = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+
+def _biases(type_: Any, tokens: Sequence[Token]) -> dict[int, float]:
+    """`ID=BIAS,ID=BIAS` as a dictionary."""
+    try:
+        pairs = [pair.split("=") for pair in tokens[0].value.split(",")]
+        return {int(token_id): float(bias) for token_id, bias in pairs}
+    except ValueError:
+        raise OptionError(
+            f"--logit-bias is ID=BIAS,ID=BIAS with whole token ids, not {tokens[0].value!r}",
+            hint="try: --logit-bias 42=-100,7=1.5",
+        ) from None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class SamplingFlags(SamplingParams):
+    """`SamplingParams`, each field a flag."""
+
+    logit_bias: Annotated[
+        dict[int, float],
+        Parameter(
+            accepts_keys=False,
+            converter=_biases,
+            n_tokens=1,
+            show_default=False,
+            help=help_text(SamplingParams, "logit_bias") + " Written ID=BIAS,ID=BIAS.",
+        ),
+    ] = field(default_factory=dict)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class EngineFlags(EngineOptions):
+    """`EngineOptions`, each field a flag."""
