@@ -1,0 +1,59 @@
+// y = x W^T for packed weights: the one door to matrix-vector and matrix-matrix kernels.
+//
+// Invariant: each y[t][n] has one float32 accumulator, filled block by block with k ascending, by the same sequence of
+// float operations whatever the number of rows, the range of tiles or the thread. Then + bias, then + residual.
+// Hence y[t][n] depends on row t of x, row n of W and the instruction set alone, bit for bit.
+#pragma once
+
+#include <cstdint>
+
+#include "isa.h"
+#include "packed_weight.h"
+
+namespace herd {
+
+constexpr int64_t kActivationBlock = 32;
+
+// 32 activations in int8: x is about scale * q, with the sums that offsets and zero points of weights need.
+// One cache line.
+struct alignas(64) ActivationBlock {
+  int8_t q[32];          // -127..127
+  float scale;           // absmax / 127; 0 if absmax < 2^-119, so that 127 / absmax is finite; NaN if any x is NaN or infinite
+  int32_t half_sum[2];   // sum of q[0..15], of q[16..31]
+  int32_t sum;
+  float scaled_half_sum[2];  // scale * half_sum
+  float scaled_sum;          // scale * sum
+  uint32_t unused;
+};
+static_assert(sizeof(ActivationBlock) == 64);
+
+// Blocks of one row of K activations.
+constexpr int64_t activation_blocks(int64_t cols) { return (cols + kActivationBlock - 1) / kActivationBlock; }
+
+// y[t][n] for t in 0..rows-1 and all n of tiles [tile_begin, tile_end).
+struct LinearJob {
+  PackedView weight;
+  int64_t tile_begin;
+  int64_t tile_end;
+  int64_t rows;  // T
+  // Exactly one is used: `x` for float weights (is_float), `xq` for all others.
+  const float* x;             // [T, K]
+  int64_t x_stride;           // floats between rows of x
+  const ActivationBlock* xq;  // [T, activation_blocks(K)], contiguous
+  float* y;                   // [T, N]
+  int64_t y_stride;           // floats between rows of y
+  const float* bias;          // [N] or null
+  bool accumulate;            // add to what y holds (the residual) instead of overwriting
+};
+
+struct LinearKernels {
+  void (*linear)(const LinearJob& job);
+
+  // out[activation_blocks(n)] = x[n]; missing values of the last block count as 0. Scale absmax / 127, nearest, ties to even.
+  // A block with a NaN or an infinity gets q = 0 and scale NaN, so that every output that reads it is NaN.
+  void (*quantize_row)(const float* x, int64_t n, ActivationBlock* out);
+};
+
+const LinearKernels& linear_kernels(Isa isa);
+
+}  // namespace herd

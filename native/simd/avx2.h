@@ -1,0 +1,79 @@
+// Included by simd.h: operations for AVX2 with FMA and F16C (Haswell, Zen and later).
+#pragma once
+
+#include <immintrin.h>
+
+namespace herd::HERD_ISA_NS {
+
+HERD_INLINE f32x16 fma(const f32x16& a, const f32x16& b, const f32x16& c) {
+  f32x16 r;
+  HERD_FOR_PARTS(i) r.part[i] = (f32_part)_mm256_fmadd_ps((__m256)a.part[i], (__m256)b.part[i], (__m256)c.part[i]);
+  return r;
+}
+
+HERD_INLINE i32x16 to_i32(const f32x16& a) {
+  i32x16 r;
+  HERD_FOR_PARTS(i) r.part[i] = (i32_part)_mm256_cvtps_epi32((__m256)a.part[i]);
+  return r;
+}
+
+HERD_INLINE f32x16 load_f16(const uint16_t* from) {
+  f32x16 r;
+  HERD_FOR_PARTS(i)
+  r.part[i] = (f32_part)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 8 * i)));
+  return r;
+}
+
+HERD_INLINE void store_f16(uint16_t* to, const f32x16& v) {
+  HERD_FOR_PARTS(i)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 8 * i),
+                   _mm256_cvtps_ph((__m256)v.part[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+HERD_INLINE i32x16 load_u8(const uint8_t* from) {
+  i32x16 r;
+  HERD_FOR_PARTS(i)
+  r.part[i] = (i32_part)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 8 * i)));
+  return r;
+}
+
+HERD_INLINE i32x16 load_s8(const int8_t* from) {
+  i32x16 r;
+  HERD_FOR_PARTS(i)
+  r.part[i] = (i32_part)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from + 8 * i)));
+  return r;
+}
+
+// The sign of a weight moves to the activation, so signed weights need no bias.
+constexpr int kSignedBias = 0;
+
+// Sums of two products must fit 16 bits, else vpmaddubsw saturates: 2 * 127 * 127 does.
+HERD_INLINE i32x16 dot4(const i32x16& acc, const u8x64& w, const s8x64& x) {
+  i32x16 r;
+  HERD_FOR_PARTS(i) {
+    const __m256i pairs = _mm256_maddubs_epi16((__m256i)w.part[i], (__m256i)x.part[i]);
+    r.part[i] = acc.part[i] + (i32_part)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  return r;
+}
+
+// |w| <= 128 as an unsigned byte; 2 * 128 * 127 still fits 16 bits.
+HERD_INLINE i32x16 dot4_signed(const i32x16& acc, const s8x64& w, const s8x64& x) {
+  i32x16 r;
+  HERD_FOR_PARTS(i) {
+    const __m256i magnitude = _mm256_abs_epi8((__m256i)w.part[i]);
+    const __m256i signed_x = _mm256_sign_epi8((__m256i)x.part[i], (__m256i)w.part[i]);
+    const __m256i pairs = _mm256_maddubs_epi16(magnitude, signed_x);
+    r.part[i] = acc.part[i] + (i32_part)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+  return r;
+}
+
+HERD_INLINE s8x64 lookup16(const int8_t* table, const u8x64& codes) {
+  const __m256i lut = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  s8x64 r;
+  HERD_FOR_PARTS(i) r.part[i] = (s8_part)_mm256_shuffle_epi8(lut, (__m256i)codes.part[i]);
+  return r;
+}
+
+}  // namespace herd::HERD_ISA_NS
