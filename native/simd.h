@@ -29,10 +29,10 @@ namespace herd::HERD_ISA_NS {
 constexpr int kLanes = 16;
 constexpr int kParts = 64 / HERD_VECTOR_BYTES;
 
-typedef float f32_part __attribute__((vector_size(HERD_VECTOR_BYTES));
-typedef int32_t i32_part __attribute__((vector_size(HERD_VECTOR_BYTES));
-typedef uint8_t u8_part __attribute__((vector_size(HERD_VECTOR_BYTES));
-typedef int8_t s8_part __attribute__((vector_size(HERD_VECTOR_BYTES));
+typedef float f32_part __attribute__((vector_size(HERD_VECTOR_BYTES)));
+typedef int32_t i32_part __attribute__((vector_size(HERD_VECTOR_BYTES)));
+typedef uint8_t u8_part __attribute__((vector_size(HERD_VECTOR_BYTES)));
+typedef int8_t s8_part __attribute__((vector_size(HERD_VECTOR_BYTES)));
 
 // 64 bytes as an array of machine registers; every loop over parts is unrolled.
 template <class Part>
