@@ -81,7 +81,8 @@ class Reference:
     def rms_norm(self, x: F32, weight: str) -> F32:
         x64 = x.astype(np.float64)
         root = np.sqrt(np.mean(x64 * x64, axis=-1, keepdims=True) + self._config.norm_eps)  # [T, 1]
-        return (x64 / root * self._weight(f"{weight}.weight")).astype(np.float32)  # [T, D]
+        normed: F32 = (x64 / root * self._weight(f"{weight}.weight")).astype(np.float32)
+        return normed  # [T, D]
 
     def linear(self, x: F32, *names: str) -> tuple[F32, ...]:
         return tuple(self._linear(x, name) for name in names)

@@ -45,7 +45,7 @@ def _powers(theta: float, d: int) -> F64:
 
 
 def _dynamic(config: ModelConfig) -> F64:
-    """NTK-aware interpolation (bloc97 2023; Peng et al. 2023, eq. 15-16): the base grows to theta * factor^(d/(d-2)).
+    """NTK-aware interpolation (bloc97 2023; Peng et al. 2023, "YaRN", section 3.1): the base grows to theta * factor^(d/(d-2)).
 
     Fixed at load. A base that follows the running length, as "dynamic" once meant, would make a cached key depend
     on when it was computed.
@@ -55,7 +55,7 @@ def _dynamic(config: ModelConfig) -> F64:
 
 
 def _llama3(base: F64, config: ModelConfig) -> F64:
-    """Llama 3.1 (Grattafiori et al. 2024, section 3.4.2, and its released code): by rotations in the trained context.
+    """The rule of Llama 3.1's released code (Meta 2024): by rotations in the trained context.
 
     Fewer than low_freq_factor rotations: divided by `factor`; more than high_freq_factor: kept; a linear ramp between.
     """
@@ -66,7 +66,7 @@ def _llama3(base: F64, config: ModelConfig) -> F64:
 
 
 def _yarn(base: F64, config: ModelConfig) -> tuple[F64, float]:
-    """YaRN (Peng et al. 2023, eq. 19-23): a ramp over pair numbers, and a temperature on attention.
+    """YaRN (Peng et al. 2023, sections 3.2 and 3.4): a ramp over pair numbers, and a temperature on attention.
 
     As in the authors' code the ramp is linear in the pair's number, between the whole pairs that turn beta_fast and
     beta_slow times in the trained context; the square root of the temperature's inverse scales q and k alike.
