@@ -1,0 +1,183 @@
+"""Schemas come from strangers: what cannot be enforced is named, and what would be costly is refused in time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openherd.constrain import Grammar, compile_grammar
+from openherd.errors import HerdError, SchemaError
+from tests.unit.constrain.byte_vocabulary import ByteVocabulary
+
+VOCABULARY = ByteVocabulary()
+COMPILE_SECONDS = 0.2
+
+
+def compile_schema(schema: Any) -> None:
+    compile_grammar(Grammar.json_schema(schema), VOCABULARY, VOCABULARY.vocab_size)
+
+
+def nested(depth: int, key: str = "items") -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {key: schema}
+    return schema
+
+
+def nested_lists(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def doubling(keyword: str, levels: int, same: bool) -> dict[str, Any]:
+    """Definitions in which each refers to the one before it twice: 2^levels when written out."""
+    definitions: dict[str, Any] = {"d0": {"type": "string"}}
+    for i in range(1, levels):
+        before = {"$ref": f"#/$defs/d{i - 1}"}
+        other = before if same else {"type": "object", "properties": {f"p{i}": before}, "required": [f"p{i}"]}
+        definitions[f"d{i}"] = {keyword: [before, other]}
+    return {"$defs": definitions, "$ref": f"#/$defs/d{levels - 1}"}
+
+
+def product(n_choices: int, n_factors: int) -> dict[str, Any]:
+    """An intersection of unions: n_choices^n_factors alternatives when multiplied out."""
+    return {
+        "allOf": [
+            {"anyOf": [{"properties": {f"p{i}_{j}": {"type": "integer"}}} for i in range(n_choices)]}
+            for j in range(n_factors)
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ({"not": {"type": "string"}}, "not"),
+        ({"if": {}, "then": {}}, "if"),
+        ({"type": "array", "contains": {}}, "contains"),
+        ({"propertyNames": {"pattern": "a"}}, "propertyNames"),
+        ({"dependentRequired": {"a": ["b"]}}, "dependentRequired"),
+        ({"unevaluatedProperties": False}, "unevaluatedProperties"),
+        ({"$dynamicRef": "#x"}, "$dynamicRef"),
+        ({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}, "uniqueItems"),
+        ({"oneOf": [{"type": "string"}, {"type": "string", "maxLength": 3}]}, "oneOf"),
+        ({"type": "string", "format": "iban"}, "format"),
+        ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
+        ({"type": "string", "pattern": "("}, "pattern"),
+        ({"$ref": "http://example.org/schema"}, "$ref"),
+        ({"$ref": "#/$defs/missing"}, "$ref"),
+        ({"x-guidance": {"lenient": True}, "not": {}}, "x-guidance"),
+        ({"type": "integer", "multipleOf": 0}, "multipleOf"),
+        ({"type": "strin"}, "strin"),
+    ],
+)
+def test_unsupported_keyword_is_named(schema: dict[str, Any], keyword: str) -> None:
+    with pytest.raises(SchemaError) as raised:
+        compile_schema(schema)
+    assert keyword in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("schema", [False, 3, "text", None, [], {"enum": []}, {"minimum": 5, "maximum": 3}])
+def test_schema_that_allows_nothing_is_refused(schema: Any) -> None:
+    with pytest.raises(SchemaError):
+        compile_schema(schema if not isinstance(schema, dict) else {"type": "integer", **schema})
+
+
+HOSTILE = {
+    "deep": nested(5_000),
+    "deep lists": {"enum": nested_lists(5_000)},
+    "deep allOf": {"allOf": [nested(40, "not")]},
+    "wide": {"properties": {f"p{i}": {} for i in range(5_000)}},
+    "wide enum": {"enum": [f"v{i}" for i in range(100_000)]},
+    "long pattern": {"type": "string", "pattern": "a" * 100_000},
+    "same doubling": doubling("allOf", 40, same=True),
+    "allOf doubling": doubling("allOf", 24, same=False),
+    "anyOf doubling": doubling("anyOf", 40, same=False),
+    "product 4^6": product(4, 6),
+    "product 4^8": product(4, 8),
+    "product 12^3": product(12, 3),
+    "multipleOf": {"type": "integer", "multipleOf": 1_000_003},
+    "multipleOf met": {"type": "integer", "allOf": [{"multipleOf": 997}, {"multipleOf": 991}]},
+    "multipleOf by reference": {
+        "$defs": {"a": {"type": "integer", "multipleOf": 9973}},
+        "allOf": [{"$ref": "#/$defs/a"}, {"multipleOf": 9967}],
+    },
+    "multipleOf fractions": {"type": "number", "multipleOf": 1e-300},
+    "not a number": {"type": "number", "multipleOf": math.nan},
+    "self": {"$ref": "#"},
+    "not JSON": {"enum": [object()]},
+    "lone surrogate": {"const": "\ud800"},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_schema_is_refused_in_time(name: str) -> None:
+    compile_schema({})  # build the vocabulary's trie, which is not part of the bound
+    start = time.process_time()
+    with contextlib.suppress(SchemaError):  # some are compiled after all, because the compiler sees through them
+        compile_schema(HOSTILE[name])
+    assert time.process_time() - start < COMPILE_SECONDS
+
+
+LARGE_BUT_FINE = {
+    "no upper bound": {"type": "array", "items": {"type": "integer"}, "maxItems": 10**9},
+    "long minimum": {"type": "string", "minLength": 10**5, "maxLength": 10**5 + 3},
+    "nested repetition": {"type": "string", "pattern": r"^(((([a-z]{1,9}x){1,99}y){1,99}z){1,99}){1,99}$"},
+    "catastrophic backtracking": {"type": "string", "pattern": "^(a+)+b$"},
+    "wide choice": {"type": "string", "pattern": "(a|b)*a(a|b){500}"},
+    "enum": {"enum": [f"v{i}" for i in range(4_000)]},
+    "properties": {"properties": {f"p{i}": {"type": "integer"} for i in range(400)}},
+    "deep": nested(45),
+    "recursive": {"type": "object", "properties": {"child": {"$ref": "#"}}},
+}
+
+
+@pytest.mark.parametrize("name", LARGE_BUT_FINE)
+def test_large_schema_compiles_in_time(name: str) -> None:
+    compile_schema({})
+    start = time.process_time()
+    compile_schema(LARGE_BUT_FINE[name])
+    assert time.process_time() - start < COMPILE_SECONDS
+
+
+def test_long_grammar_is_refused() -> None:
+    with pytest.raises(SchemaError, match="bytes long"):
+        Grammar.regex("a" * 20_000)
+    with pytest.raises(SchemaError, match="bytes long"):
+        Grammar.lark("start: " + '"a" ' * 20_000)
+    with pytest.raises(SchemaError, match="%json"):
+        Grammar.lark('start: %json {"multipleOf": 99991}')
+
+
+KEYWORDS = [
+    "type", "enum", "const", "properties", "required", "items", "prefixItems", "anyOf", "allOf", "oneOf", "$ref",
+    "$defs", "minimum", "maximum", "multipleOf", "minLength", "maxLength", "pattern", "minItems", "maxItems",
+    "minProperties", "maxProperties", "additionalProperties", "patternProperties", "format", "not",
+]  # fmt: skip
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["object", "array", "a*", "#", ""]),
+    lambda child: st.lists(child, max_size=4) | st.dictionaries(st.sampled_from(KEYWORDS), child, max_size=4),
+    max_leaves=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), JUNK, max_size=5))
+def test_any_document_compiles_or_is_refused(schema: dict[str, Any]) -> None:
+    start = time.process_time()
+    try:
+        compile_schema(schema)
+    except HerdError:
+        return
+    finally:
+        assert time.process_time() - start < COMPILE_SECONDS
