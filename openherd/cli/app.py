@@ -9,11 +9,12 @@ Ctrl-C; 141 the reader of the output went away.
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from openherd import __version__
 from openherd.cli import output
@@ -42,7 +43,7 @@ def build_app() -> App:
         help_format="plaintext",
         help_epilogue="Models are kept in $OPENHERD_HOME/models (~/.openherd/models).",
         version=f"openherd {__version__}",
-        default_parameter=Parameter(negative_iterable=(), show_default=_shown_default),
+        default_parameter=Parameter(negative_iterable=()),
         suppress_keyboard_interrupt=False,
     )
     for order, (verb, summary) in enumerate(VERBS.items()):
@@ -74,9 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(tokens: list[str]) -> int:
     try:
         status = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnknownCommandError:
+        raise _unknown_verb(tokens[0]) from None
     except CycloptsError as error:
         raise _from_parser(error) from error
     return status if isinstance(status, int) else 0
+
+
+def _unknown_verb(word: str) -> InputError:
+    """The parser's own message would import every verb to list them."""
+    near = difflib.get_close_matches(word, VERBS, n=1)
+    guess = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(VERBS)}"
+    return InputError(f"no verb or option is called {word!r}{guess}", hint="try: herd --help")
 
 
 def _from_parser(error: CycloptsError) -> InputError:
@@ -89,11 +99,6 @@ def _from_parser(error: CycloptsError) -> InputError:
 def _from_os(error: OSError) -> HerdError:
     subject = f"{error.filename}: " if error.filename else ""
     return HerdError(f"{subject}{error.strerror or error}")
-
-
-def _shown_default(value: object) -> str:
-    """A default as help shows it; nothing for an empty collection."""
-    return "" if value in ((), {}) else str(value)
 
 
 def _silence_stdout() -> None:

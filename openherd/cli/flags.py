@@ -11,9 +11,12 @@ from cyclopts import Parameter, Token
 from openherd.errors import OptionError
 from openherd.options import EngineOptions, SamplingParams, help_text
 
-JsonFlag = Annotated[bool, Parameter(name="--json", negative=(), help="One JSON document on standard output.")]
-OfflineFlag = Annotated[bool, Parameter(name="--offline", negative=(), help="Fetch nothing, whatever is missing.")]
-Text = Annotated[str, Parameter(allow_leading_hyphen=True)]
+JsonFlag = Annotated[
+    bool, Parameter(name="--json", negative=(), show_default=False, help="One JSON document on standard output.")
+]
+OfflineFlag = Annotated[
+    bool, Parameter(name="--offline", negative=(), show_default=False, help="Fetch nothing, whatever is missing.")
+]
 
 
 def _biases(type_: Any, tokens: Sequence[Token]) -> dict[int, float]:
@@ -31,7 +34,7 @@ def _biases(type_: Any, tokens: Sequence[Token]) -> dict[int, float]:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class SamplingFlags(SamplingParams):
-    """`SamplingParams`, each field a flag."""
+    """`SamplingParams`, each field a flag; only fields that need their own spelling are repeated."""
 
     logit_bias: Annotated[
         dict[int, float],
@@ -40,12 +43,20 @@ class SamplingFlags(SamplingParams):
             converter=_biases,
             n_tokens=1,
             show_default=False,
-            help=help_text(SamplingParams, "logit_bias") + " Written ID=BIAS,ID=BIAS.",
+            help=f"{help_text(SamplingParams, 'logit_bias')} Written ID=BIAS,ID=BIAS.",
         ),
     ] = field(default_factory=dict)
+    stop: Annotated[
+        tuple[str, ...],
+        Parameter(allow_leading_hyphen=True, show_default=False, help=help_text(SamplingParams, "stop")),
+    ] = ()
+    stop_token_ids: Annotated[
+        tuple[int, ...], Parameter(show_default=False, help=help_text(SamplingParams, "stop_token_ids"))
+    ] = ()
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True)
-class EngineFlags(EngineOptions):
-    """`EngineOptions`, each field a flag."""
+EngineFlags = Annotated[EngineOptions, Parameter(name="*")]
+
+SAMPLING = SamplingFlags()
+ENGINE = EngineOptions()
+"""Defaults for a verb's signature: `params: SamplingFlags = SAMPLING, engine: EngineFlags = ENGINE`."""
