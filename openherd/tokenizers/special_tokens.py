@@ -1,0 +1,74 @@
+"""Finding special tokens in text: which stretches are tokens of their own and which are left to merges.
+
+A control token is recognised only where the text is trusted (the template's own words); a user-defined token is
+recognised everywhere. Longer tokens are looked for first over the whole text, then shorter ones in what is left:
+llama.cpp's order, which decides where two tokens overlap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from openherd.tokenizers.spec import TokenizerSpec, TokenType
+
+Range = tuple[int, int]  # start and end in characters
+_Trust = Callable[[int, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Special:
+    text: str
+    id: int
+    needs_trust: bool
+
+
+class SpecialTokens:
+    """The control, unknown and user-defined tokens of a vocabulary, ready to cut text."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        kinds = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+        found = [
+            _Special(spec.tokens[i], i, kind != TokenType.USER_DEFINED)
+            for i, kind in enumerate(spec.token_types)
+            if kind in kinds and spec.tokens[i]
+        ]
+        self._longest_first = sorted(found, key=lambda s: len(s.text.encode()), reverse=True)
+
+    def cut(self, text: str, trusted: Sequence[Range]) -> list[Range | int]:
+        """Cut `text` into ranges of plain text and token ids; `trusted` are sorted ranges that do not touch."""
+        starts = [start for start, _ in trusted]
+
+        def is_trusted(start: int, end: int) -> bool:
+            i = bisect_right(starts, start) - 1
+            return i >= 0 and end <= trusted[i][1]
+
+        pieces: list[Range | int] = [(0, len(text))] if text else []
+        for special in self._longest_first:
+            if (special.needs_trust and not trusted) or special.text not in text:
+                continue
+            cut: list[Range | int] = []
+            for piece in pieces:
+                if isinstance(piece, int):
+                    cut.append(piece)
+                else:
+                    cut.extend(_cut_out(text, piece, special, is_trusted))
+            pieces = cut
+        return pieces
+
+
+def _cut_out(text: str, within: Range, special: _Special, is_trusted: _Trust) -> Iterator[Range | int]:
+    start, end = within
+    search = start
+    while (at := text.find(special.text, search, end)) >= 0:
+        after = at + len(special.text)
+        if special.needs_trust and not is_trusted(at, after):
+            search = at + 1
+            continue
+        if at > start:
+            yield (start, at)
+        yield special.id
+        start = search = after
+    if start < end:
+        yield (start, end)

@@ -1,0 +1,181 @@
+"""Tokenizer: text and spans to ids, ids to bytes and text, as the model's file describes it.
+
+Ids equal llama.cpp's on the same vocabulary. Not covered: normalisers (NFKC and the like; no Llama-family file
+asks for one), tokens that strip the spaces beside them, and the end-of-sequence token, which a trainer appends itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from openherd.errors import ContextLengthError, FormatError
+from openherd.messages import Origin, Span
+from openherd.tokenizers.detokenizer import IncrementalDetokenizer
+from openherd.tokenizers.spec import TokenizerSpec, TokenType
+from openherd.tokenizers.special_tokens import Range, SpecialTokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Pipeline
+
+_SPACE = "▁"  # U+2581, SentencePiece's visible space
+_SURROGATE = re.compile("[\ud800-\udfff]")  # a str can hold half of a UTF-16 pair; UTF-8 cannot
+
+
+class Tokenizer:
+    """One vocabulary, either byte-level BPE or SentencePiece BPE. Safe to share between threads."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        """Raises `UnsupportedError` for an unknown pre-tokenizer, `FormatError` for a spec that contradicts itself."""
+        _check(spec)
+        spec = replace(spec, token_types=_kinds(spec))
+        self.spec = spec
+        self.vocab_size = len(spec.tokens)
+        self.bos_id = spec.bos_id
+        self.eos_id = spec.eos_id
+        self.stop_ids = spec.stop_ids
+        self.longest_token = max(map(len, spec.tokens))
+        """Characters of the longest token: no token covers more of a text than this."""
+        self._special = SpecialTokens(spec)
+        self._pipeline = _pipeline(spec)
+
+    def encode(
+        self, text: str, *, special: bool = False, add_bos: bool | None = None, max_tokens: int | None = None
+    ) -> list[int]:
+        """Ids of `text`.
+
+        `special`: control tokens written in the text become control ids; else they are plain text and no control id
+        can come out of it. `add_bos`: put the beginning-of-sequence id first (None: as the file says).
+        `max_tokens`: refuse a text that cannot fit before working on it (`ContextLengthError`).
+        """
+        self._check_length(len(text), max_tokens)
+        wanted = self.spec.add_bos if add_bos is None else add_bos
+        ids = [self.bos_id] if wanted and self.bos_id is not None else []
+        return ids + self._encode(text, [(0, len(text))] if special else [])
+
+    def encode_spans(self, spans: Iterable[Span], *, max_tokens: int | None = None) -> list[int]:
+        """Ids of a rendered conversation; control tokens count only where the template wrote them.
+
+        Spans are joined first, so that ids are those of the whole text: a border between two origins is not a border
+        between tokens. No beginning-of-sequence id is added: that is the template's to write.
+        """
+        texts: list[str] = []
+        trusted: list[Range] = []
+        length = 0
+        for span in spans:
+            end = length + len(span.text)
+            if span.origin is Origin.TEMPLATE and end > length:
+                if trusted and trusted[-1][1] == length:
+                    trusted[-1] = (trusted[-1][0], end)
+                else:
+                    trusted.append((length, end))
+            texts.append(span.text)
+            length = end
+        self._check_length(length, max_tokens)
+        return self._encode("".join(texts), trusted)
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True, continues: bool = False) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD.
+
+        `skip_special`: leave control tokens out. `continues`: the ids follow earlier text, so the space that
+        SentencePiece puts before a text's first word is real and stays.
+        """
+        detokenizer = self.detokenizer(skip_special=skip_special, continues=continues)
+        return "".join(map(detokenizer.add, ids)) + detokenizer.flush()
+
+    def detokenizer(self, *, skip_special: bool = True, continues: bool = False) -> IncrementalDetokenizer:
+        """A fresh incremental detokenizer; the arguments are those of `decode`."""
+        strip = self.spec.kind == "spm" and self.spec.add_space_prefix and not continues
+        if not skip_special:
+            return IncrementalDetokenizer(self.token_bytes, strip_space=strip)
+
+        def visible(token_id: int) -> bytes:
+            return b"" if self._is_hidden(token_id) else self.token_bytes(token_id)
+
+        return IncrementalDetokenizer(visible, strip_space=strip)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes token `token_id` stands for. Raises IndexError outside the vocabulary."""
+        if not 0 <= token_id < self.vocab_size:
+            raise IndexError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
+        token, kind = self.spec.tokens[token_id], self.spec.token_types[token_id]
+        if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
+            return token.encode()
+        if self.spec.kind == "bpe":
+            from openherd.tokenizers.byte_level import piece_bytes
+
+            return piece_bytes(token)
+        if kind == TokenType.BYTE:
+            return bytes((int(token[3:5], 16),))
+        return token.replace(_SPACE, " ").encode()
+
+    def is_control(self, token_id: int) -> bool:
+        """Whether the id is a control token: structure, not text."""
+        return self.spec.token_types[token_id] == TokenType.CONTROL
+
+    def _is_hidden(self, token_id: int) -> bool:
+        return self.spec.token_types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
+
+    def _check_length(self, length: int, max_tokens: int | None) -> None:
+        if max_tokens is not None and length > max_tokens * self.longest_token:
+            least = -(-length // self.longest_token)
+            raise ContextLengthError(
+                f"the text of {length} characters is at least {least} tokens; {max_tokens} fit",
+                hint="shorten the text, or raise --context",
+            )
+
+    def _encode(self, text: str, trusted: Sequence[Range]) -> list[int]:
+        ids: list[int] = []
+        starts_text = True  # SentencePiece puts a space before a text, and again after each special token
+        for piece in self._special.cut(text, trusted):
+            if isinstance(piece, int):
+                ids.append(piece)
+                starts_text = True
+            else:
+                ids += self._encode_plain(text[slice(*piece)], starts_text)
+                starts_text = False
+        return ids
+
+    def _encode_plain(self, text: str, starts_text: bool) -> list[int]:
+        if self.spec.kind == "spm":
+            prefix = _SPACE if starts_text and self.spec.add_space_prefix else ""
+            text = prefix + text.replace(" ", _SPACE)
+        ids: list[int] = self._pipeline.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids
+        return ids
+
+
+def _pipeline(spec: TokenizerSpec) -> Pipeline:
+    if spec.kind == "bpe":
+        from openherd.tokenizers import byte_level
+
+        return byte_level.build(spec)
+    from openherd.tokenizers import sentencepiece
+
+    return sentencepiece.build(spec)
+
+
+def _kinds(spec: TokenizerSpec) -> list[int]:
+    """Token types, where what begins a text or ends an answer is a control token whatever the file calls it."""
+    kinds = list(spec.token_types)
+    for token_id in (spec.bos_id, spec.eos_id, *spec.stop_ids):
+        if token_id is not None:
+            kinds[token_id] = TokenType.CONTROL
+    return kinds
+
+
+def _check(spec: TokenizerSpec) -> None:
+    n = len(spec.tokens)
+    if not n:
+        raise FormatError("the vocabulary is empty")
+    if len(spec.token_types) != n:
+        raise FormatError(f"the vocabulary has {n} tokens but {len(spec.token_types)} token types")
+    if spec.kind == "spm" and len(spec.scores) != n:
+        raise FormatError(f"the vocabulary has {n} tokens but {len(spec.scores)} scores")
+    for name in ("bos_id", "eos_id", "eot_id", "eom_id", "unk_id", "pad_id"):
+        token_id = getattr(spec, name)
+        if token_id is not None and not 0 <= token_id < n:
+            raise FormatError(f"{name} is {token_id}, outside the vocabulary of {n} tokens")
+    if any(not 0 <= token_id < n for token_id in spec.stop_ids):
+        raise FormatError(f"a stop id is outside the vocabulary of {n} tokens")
