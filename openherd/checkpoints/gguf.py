@@ -87,11 +87,12 @@ def _plain(value: Any) -> Any:
 def _require_llama(keys: Keys) -> None:
     kind = keys.text("general.type", "model")
     if kind != "model":
-        raise UnsupportedError(f"{keys.path} holds a GGUF {kind!r} (general.type), not a model")
+        raise UnsupportedError(f"{keys.path} holds a GGUF {keys.shown('general.type')} (general.type), not a model")
     architecture = keys.text("general.architecture")
     if architecture != llama_config.ARCHITECTURE:
+        shown = keys.shown("general.architecture")
         raise UnsupportedError(
-            f"{keys.path} has the architecture {architecture!r}; openherd runs {llama_config.ARCHITECTURE!r}"
+            f"{keys.path} has the architecture {shown}; openherd runs {llama_config.ARCHITECTURE!r}"
             " (Llama 1 to 3, SmolLM, TinyLlama and others of the same form)"
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.checkpoints.gguf_header import Value
+from openherd.checkpoints.gguf_cursor import Value
 from openherd.checkpoints.string_array import StringArray
 from openherd.errors import FormatError
 
@@ -91,8 +91,9 @@ class Keys:
         value = self._values.get(key)
         if isinstance(value, np.ndarray | StringArray):
             return "an array"
-        text = repr(value)
-        return text if len(text) <= 80 else text[:77] + "..."
+        if isinstance(value, str) and len(value) > 80:
+            value = value[:77] + "..."
+        return repr(value)
 
     def _get(self, key: str, default: Value | None) -> Value:
         value = self._values.get(key, default)

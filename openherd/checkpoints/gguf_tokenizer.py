@@ -37,9 +37,9 @@ def read_tokenizer(keys: Keys, vocab_size: int) -> TokenizerSpec:
     """
     model = keys.text(_P + "model", "none")
     if model not in KINDS:
-        raise UnsupportedError(
-            f"{keys.path}: {_P}model is {model!r}; openherd builds {' and '.join(map(repr, KINDS))} tokenizers"
-        )
+        built = " and ".join(map(repr, KINDS))
+        shown = keys.shown(_P + "model")
+        raise UnsupportedError(f"{keys.path}: {_P}model is {shown}; openherd builds {built} tokenizers")
     kind = KINDS[model]
     bpe = kind == "bpe"
     pre = keys.text(_P + "pre", "default") if bpe else ""

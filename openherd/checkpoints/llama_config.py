@@ -156,7 +156,7 @@ def _rope_scaling(keys: Keys, max_seq_len: int) -> RopeScaling:
     name = keys.text(prefix + "type", "linear")
     if name not in _ROPE_KINDS:
         kinds = ", ".join(_ROPE_KINDS)
-        raise UnsupportedError(f"{keys.path}: {prefix}type is {name!r}; openherd supports {kinds}")
+        raise UnsupportedError(f"{keys.path}: {prefix}type is {keys.shown(prefix + 'type')}; openherd supports {kinds}")
     old_factor = keys.number(f"{ARCHITECTURE}.rope.scale_linear", 0.0)
     factor = keys.number(prefix + "factor", old_factor) or 1.0
     if factor <= 0:
