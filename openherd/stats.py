@@ -18,6 +18,9 @@ class EngineStats:
     num_preemptions: int = 0
     num_split_prompts: int = 0  # prompts prefilled in more than one chunk
     num_evicted_blocks: int = 0  # cached blocks given to someone else
+    num_forks: int = 0  # choices that share the prompt's blocks of a sibling
+    step_s: float = 0.0  # seconds inside Engine.step
+    backend_s: float = 0.0  # of these, inside the backend
     max_batch_seqs: int = 0  # most sequences in one step
     num_waiting: int = 0
     num_running: int = 0

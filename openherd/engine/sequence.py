@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import get_args
 
 import numpy as np
 
+from openherd.config import ModelConfig
 from openherd.engine.protocols import I32, HiddenTap, LogitsProcessor, NoiseSource
+from openherd.errors import ContextLengthError, InputError, OptionError
+from openherd.kernels.ops import TapName
 from openherd.messages import FinishReason, TokenLogprob
 from openherd.options import SamplingParams
 
@@ -31,9 +35,37 @@ class Request:
     fork_of: int | None = None  # seq id of a request with the same prompt, whose prefill this one waits for and shares
 
     def as_choice(self, choice: int, fork_of: int) -> Request:
-        """The same request as another choice, with processors of its own."""
+        """The same request as another choice, with processors of its own; the first choice alone scores the prompt."""
         forked = tuple(processor.fork() for processor in self.processors)
-        return replace(self, choice=choice, processors=forked, fork_of=fork_of)
+        return replace(self, choice=choice, processors=forked, fork_of=fork_of, prompt_logprobs=False)
+
+    def continues(self, parent: Request) -> bool:
+        """Its prompt is computed as the parent's is, so that the KV blocks are the same."""
+        mine, its = (self.prompt_ids, self.salt, self.adapter), (parent.prompt_ids, parent.salt, parent.adapter)
+        return mine == its
+
+    def check(self, config: ModelConfig, context: int) -> None:
+        """Raise an `InputError` that names what such a model cannot run."""
+        if not self.prompt_ids:
+            raise InputError("the prompt has no tokens", hint="Give at least one token, such as BOS.")
+        longest = context - 1 if self.generate else context
+        if len(self.prompt_ids) > longest:
+            raise ContextLengthError(
+                f"the prompt has {len(self.prompt_ids):,} tokens and the context holds {context:,}"
+                + (", of which at least one is for the answer" if self.generate else ""),
+                hint="Shorten the prompt, or raise --context if the model and memory allow.",
+            )
+        last = config.vocab_size - 1
+        for name, ids in (
+            ("the prompt", self.prompt_ids),
+            ("logit_bias", self.params.logit_bias),
+            ("stop_token_ids", self.params.stop_token_ids),
+        ):
+            if ids and not (min(ids) >= 0 and max(ids) <= last):
+                raise OptionError(f"{name} has a token id outside the vocabulary, 0..{last}")
+        for layer, site in (site for tap in self.taps for site in tap.sites):
+            if site not in get_args(TapName) or not (site == "final" or 0 <= layer < config.n_layers):
+                raise InputError(f"the model has no tap site {site!r} in layer {layer}")
 
 
 @dataclass(slots=True)
@@ -106,9 +138,10 @@ class Sequence:
     slot: int = -1  # row of the engine's per-sequence arrays while running
     blocks: list[int] = field(default_factory=list)
     num_computed: int = 0
+    num_chunks: int = 0  # steps since admission
     num_cached: int = 0  # of the prompt, when first admitted
-    prefix_hash: bytes = b""  # of the blocks hashed so far
-    num_hashed: int = 0  # blocks
+    num_tabled: int = 0  # of `blocks`, copied into the batch's block table
+    block_hashes: list[bytes] = field(default_factory=list)  # of the full blocks computed so far
     num_observed: int = 0  # positions the taps have seen; recomputing after preemption does not show them again
     was_admitted: bool = False
     prompt_logprobs: list[float] = field(default_factory=list)
@@ -144,3 +177,7 @@ class Sequence:
         if len(self.ids) >= self.max_len:
             return FinishReason.LENGTH
         return None
+
+    def output(self) -> StepOutput:
+        """An empty output of this sequence."""
+        return StepOutput(self.id, num_prompt_tokens=self.num_prompt, cached_tokens=self.num_cached, seed=self.seed)

@@ -1,0 +1,256 @@
+"""Which rows of which sequences make up the next step: continuous batching over a paged KV cache.
+
+Decode steps and prefill chunks share one batch (Yu et al. 2022, Orca, section 4; chunks as in Agrawal et al. 2023,
+SARATHI). Sequences are admitted in order of arrival and reserve blocks for all their known tokens, so only decoding
+can run out of blocks; then the youngest running sequence gives its blocks back and is computed again later.
+
+Nothing deadlocks: a sequence alone always fits the pool, the oldest running one is never preempted for another,
+and running sequences never outnumber the rows of a step, so each step advances every running decode.
+
+None of these choices changes what a sequence answers; the backends' arithmetic does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from openherd.engine.kv_cache import BlockPool, block_hash, root_hash
+from openherd.engine.pace import PrefillPace
+from openherd.engine.sequence import Sequence, Status
+from openherd.stats import EngineStats
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Positions [start, end) of one sequence in the next step."""
+
+    seq: Sequence
+    start: int
+    end: int
+    first_row: int = 0  # of the batch
+    first_logit_row: int = 0
+    num_scored: int = 0  # logit rows for prompt log-probabilities; they precede the row that draws
+
+    @property
+    def completes(self) -> bool:
+        """The chunk reaches the sequence's last known token."""
+        return self.end == len(self.seq.ids)
+
+    @property
+    def draw_row(self) -> int:
+        """Which logit row of the step the sequence draws from."""
+        return self.first_logit_row + self.num_scored
+
+    @property
+    def scored_ids(self) -> list[int]:
+        """The prompt tokens scored by this chunk: each follows the position whose logits score it."""
+        first = len(self.seq.prompt_logprobs) + 1
+        return self.seq.ids[first : first + self.num_scored]
+
+    @property
+    def draws(self) -> bool:
+        return self.completes and self.seq.request.generate
+
+
+@dataclass(slots=True)
+class Schedule:
+    chunks: list[Chunk] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)  # blocks (from, to), before the forward
+    num_decodes: int = 0  # they come first
+
+
+class Scheduler:
+    """Owns the queues and the block pool. `live` maps ids to unfinished sequences, for forks to find their parent."""
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        block_len: int,
+        live: Mapping[int, Sequence],
+        stats: EngineStats,
+        *,
+        max_seqs: int,
+        max_batch_tokens: int,
+        max_score_rows: int,
+        prefix_caching: bool,
+    ) -> None:
+        self.waiting: list[Sequence] = []  # both in order of arrival
+        self.running: list[Sequence] = []
+        self.pace = PrefillPace()
+        self._pool = pool
+        self._block_len = block_len
+        self._live = live
+        self._stats = stats
+        self._max_batch_tokens = max_batch_tokens
+        self._max_score_rows = max_score_rows
+        self._prefix_caching = prefix_caching
+        self._slots = list(range(max_seqs - 1, -1, -1))
+
+    def add(self, seq: Sequence) -> None:
+        insort(self.waiting, seq, key=_arrival)
+
+    def remove(self, seq: Sequence) -> None:
+        """Take a finished sequence out, wherever it is, and its blocks back."""
+        if seq.status is Status.RUNNING:
+            self._stop_running(seq)
+        elif seq.status is Status.WAITING:
+            self.waiting.remove(seq)
+        seq.status = Status.FINISHED
+
+    def schedule(self) -> Schedule:
+        """The next step. Empty only when nothing waits and nothing runs."""
+        schedule = Schedule()
+        num_preempted = self._stats.num_preemptions
+        self._schedule_decodes(schedule)
+        rows = self.pace.prefill_rows(schedule.num_decodes, self._max_batch_tokens - schedule.num_decodes)
+        score_rows = self._max_score_rows
+        for seq in self.running:
+            if seq.num_pending > 1 and rows:
+                rows, score_rows = self._schedule_prefill(schedule, seq, rows, score_rows)
+        if num_preempted == self._stats.num_preemptions:  # else the newcomer would be next to lose its blocks
+            self._schedule_admissions(schedule, rows, score_rows)
+        return schedule
+
+    def advance(self, chunk: Chunk) -> None:
+        """The chunk is in the KV cache: its tokens were accepted earlier, so the blocks it filled become findable."""
+        seq = chunk.seq
+        seq.num_chunks += 1
+        self._stats.num_prompt_tokens += max(0, min(chunk.end, seq.num_prompt) - chunk.start)
+        self._stats.num_split_prompts += chunk.completes and seq.num_chunks > 1 and seq.num_generated == 0
+        seq.num_computed = chunk.end
+        seq.num_observed = max(seq.num_observed, chunk.end)
+        if self._prefix_caching:
+            for i in range(len(seq.block_hashes), seq.num_computed // self._block_len):
+                self._pool.register(seq.blocks[i], self._extend_hashes(seq.block_hashes, seq, i))
+
+    def _schedule_decodes(self, schedule: Schedule) -> None:
+        for seq in tuple(self.running):
+            # An interrupt between a step's forward and its draw leaves no token pending: compute the last one again.
+            seq.num_computed = min(seq.num_computed, len(seq.ids) - 1)
+            if seq.status is Status.RUNNING and seq.num_pending == 1 and self._grow(seq):
+                schedule.chunks.append(Chunk(seq, seq.num_computed, len(seq.ids)))
+        schedule.num_decodes = len(schedule.chunks)
+
+    def _schedule_prefill(self, schedule: Schedule, seq: Sequence, rows: int, score_rows: int) -> tuple[int, int]:
+        """Add the sequence's next chunk; returns the rows and score rows left."""
+        start, end = seq.num_computed, min(len(seq.ids), seq.num_computed + rows)
+        num_scored = 0
+        if seq.request.prompt_logprobs:
+            scored_from = max(start, len(seq.prompt_logprobs))
+            if min(end, seq.num_prompt - 1) - scored_from > score_rows:
+                end = scored_from + score_rows
+            num_scored = max(0, min(end, seq.num_prompt - 1) - scored_from)
+        if end > start:
+            schedule.chunks.append(Chunk(seq, start, end, num_scored=num_scored))
+        return rows - (end - start), score_rows - num_scored
+
+    def _schedule_admissions(self, schedule: Schedule, rows: int, score_rows: int) -> None:
+        for seq in tuple(self.waiting):
+            if not rows or not self._slots:
+                return
+            if self._awaits_parent(seq):
+                continue
+            if not self._admit(seq, schedule):
+                return
+            rows, score_rows = self._schedule_prefill(schedule, seq, rows, score_rows)
+
+    def _admit(self, seq: Sequence, schedule: Schedule) -> bool:
+        """Give the sequence blocks for all its known tokens, or none."""
+        hashes, shared = self._find_prefix(seq)
+        parent = self._parent(seq)
+        source = None  # the parent's partial block, to be copied
+        if parent is not None and (seq.num_prompt - 1) > len(shared) * self._block_len:
+            num_full, partial = divmod(seq.num_prompt - 1, self._block_len)
+            hashes, shared = parent.block_hashes[:num_full], parent.blocks[:num_full]
+            source = parent.blocks[num_full] if partial else None
+        for block in shared:
+            self._pool.share(block)
+        needed = self._num_blocks(len(seq.ids)) - len(shared)
+        # One block of headroom for each running sequence, lest the newcomer be preempted at once.
+        if self._pool.num_free < needed + len(self.running):
+            self._pool.release(reversed(shared))
+            return False
+        seq.blocks = shared + [self._pool.allocate() for _ in range(needed)]
+        seq.block_hashes = hashes
+        seq.num_computed = len(shared) * self._block_len
+        if parent is not None and shared:
+            self._stats.num_forks += 1
+        if source is not None:
+            schedule.copies.append((source, seq.blocks[len(shared)]))
+            seq.num_computed = seq.num_prompt - 1
+        self._start_running(seq)
+        return True
+
+    def _find_prefix(self, seq: Sequence) -> tuple[list[bytes], list[int]]:
+        """The longest run of cached blocks that the sequence begins with; its last token is always left to compute."""
+        hashes: list[bytes] = []
+        blocks: list[int] = []
+        if not self._prefix_caching or seq.needs_every_row:
+            return hashes, blocks
+        for i in range((len(seq.ids) - 1) // self._block_len):
+            block = self._pool.find(self._extend_hashes(hashes, seq, i))
+            if block is None:
+                hashes.pop()
+                break
+            blocks.append(block)
+        return hashes, blocks
+
+    def _extend_hashes(self, hashes: list[bytes], seq: Sequence, i: int) -> bytes:
+        """Append the hash of the sequence's i-th block to those before it."""
+        parent = hashes[-1] if hashes else root_hash(seq.request.salt, seq.request.adapter)
+        hashes.append(block_hash(parent, seq.ids[i * self._block_len : (i + 1) * self._block_len]))
+        return hashes[-1]
+
+    def _parent(self, seq: Sequence) -> Sequence | None:
+        """The sequence whose prompt's blocks this one may share, while it lives."""
+        fork_of = seq.request.fork_of
+        return None if fork_of is None or seq.needs_every_row else self._live.get(fork_of)
+
+    def _awaits_parent(self, seq: Sequence) -> bool:
+        parent = self._parent(seq)
+        return parent is not None and parent.num_computed < seq.num_prompt - 1
+
+    def _grow(self, seq: Sequence) -> bool:
+        """A block for the token about to be computed; false if the sequence itself had to give way."""
+        while len(seq.blocks) < self._num_blocks(len(seq.ids)):
+            if self._pool.num_free:
+                seq.blocks.append(self._pool.allocate())
+                continue
+            youngest = self.running[-1]
+            self._preempt(youngest)
+            if youngest is seq:
+                return False
+        return True
+
+    def _preempt(self, seq: Sequence) -> None:
+        self._stop_running(seq)
+        seq.num_computed = 0
+        seq.status = Status.WAITING
+        self.add(seq)
+        self._stats.num_preemptions += 1
+
+    def _start_running(self, seq: Sequence) -> None:
+        self.waiting.remove(seq)
+        insort(self.running, seq, key=_arrival)
+        seq.status = Status.RUNNING
+        seq.slot = self._slots.pop()
+        seq.num_chunks = 0
+        if not seq.was_admitted:
+            seq.was_admitted = True
+            seq.num_cached = seq.num_computed
+            self._stats.num_cached_tokens += seq.num_cached
+
+    def _stop_running(self, seq: Sequence) -> None:
+        self.running.remove(seq)
+        self._slots.append(seq.slot)
+        self._pool.release(reversed(seq.blocks))
+        seq.blocks, seq.block_hashes, seq.num_tabled, seq.slot = [], [], 0, -1
+
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._block_len)
+
+
+def _arrival(seq: Sequence) -> int:
+    return seq.id
