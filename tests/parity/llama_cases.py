@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from parity.random_llama import RandomUniform
 
 from openherd.config import ModelConfig, RopeScaling
+from tests.parity.random_llama import RandomUniform
 
 PLAIN = ModelConfig(
     family="llama",

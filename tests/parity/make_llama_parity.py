@@ -1,6 +1,6 @@
 """Record transformers' logits for the small random Llamas: llama_parity.npz.
 
-Run in an environment with torch and transformers: `PYTHONPATH=.:tests python tests/parity/make_llama_parity.py`.
+Run in an environment with torch and transformers: `PYTHONPATH=. python tests/parity/make_llama_parity.py`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from parity.llama_cases import CASES, RECORDED, SEED, prompts
-from parity.random_llama import random_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from openherd.config import ModelConfig
+from tests.parity.llama_cases import CASES, RECORDED, SEED, prompts
+from tests.parity.random_llama import random_weights
 
 
 def rope_parameters(config: ModelConfig) -> dict[str, Any]:

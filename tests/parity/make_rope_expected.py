@@ -1,6 +1,6 @@
 """Record transformers' inverse frequencies for every rope scaling: rope_expected.json.
 
-Run in an environment with torch and transformers: `PYTHONPATH=.:tests python tests/parity/make_rope_expected.py`.
+Run in an environment with torch and transformers: `PYTHONPATH=. python tests/parity/make_rope_expected.py`.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from parity.batches import Rows, token_batch
-from parity.llama_cases import CASES, RECORDED, SEED, prompts
-from parity.random_llama import float_source, random_weights
 
 from openherd.engine.backends import make_backend
 from openherd.engine.protocols import Backend, KVSpec, Limits
 from openherd.kernels.reference_sampler import log_softmax
+from tests.parity.batches import Rows, token_batch
+from tests.parity.llama_cases import CASES, RECORDED, SEED, prompts
+from tests.parity.random_llama import float_source, random_weights
 
 EXPECTED = np.load(Path(__file__).with_name("llama_parity.npz"))
 BLOCKS = ((7, 2, 5), (0, 4))  # of the two prompts: neither contiguous nor in order

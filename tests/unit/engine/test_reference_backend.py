@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parity.batches import Rows, token_batch
-from parity.llama_cases import PLAIN, SEED, prompts
-from parity.random_llama import float_source, random_weights
 
 from openherd.engine.protocols import KVSpec, Limits, SamplePlan, TapRows
 from openherd.engine.reference_backend import ReferenceBackend
 from openherd.errors import EngineError
 from openherd.kernels.reference_sampler import log_softmax
+from tests.parity.batches import Rows, token_batch
+from tests.parity.llama_cases import PLAIN, SEED, prompts
+from tests.parity.random_llama import float_source, random_weights
 
 LIMITS = Limits(max_context=64, max_seqs=4, max_batch_tokens=64, max_logit_rows=64)
 
