@@ -1,0 +1,53 @@
+"""Finds one wheel on a package index by the Simple API, in JSON or HTML.
+
+Source: Python packaging's "Simple repository API" (PEP 503, PEP 691). Not covered: choosing a version or a platform,
+because the catalogue names the exact file; metadata and signatures, because its SHA-256 is pinned.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from urllib.parse import unquote, urljoin, urlsplit
+
+from openherd.store.web import RefusedError, Web
+
+_MAX_PAGE_BYTES = 16 << 20
+_ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+
+
+def find_wheel(web: Web, index: str, package: str, wheel: str) -> str | None:
+    """The address of file `wheel` of `package` on `index`, or None. Raises WebError."""
+    page = f"{index.rstrip('/')}/{re.sub(r'[-_.]+', '-', package).lower()}/"
+    with web.open(page, {"Accept": _ACCEPT}) as response:
+        body = response.text(_MAX_PAGE_BYTES)
+        links = _json_links(body) if "json" in response.header("Content-Type") else _html_links(body)
+        for link in links:
+            address = urljoin(response.url, link)
+            if unquote(urlsplit(address).path).rsplit("/", 1)[-1] == wheel:
+                return address.partition("#")[0]
+    return None
+
+
+def _json_links(body: bytes) -> list[str]:
+    try:
+        files = json.loads(body)["files"]
+        return [str(file["url"]) for file in files]
+    except (ValueError, TypeError, KeyError) as error:
+        raise RefusedError("the index page is not what PEP 691 says") from error
+
+
+def _html_links(body: bytes) -> list[str]:
+    class Anchors(HTMLParser):
+        def __init__(self) -> None:
+            super().__init__()
+            self.links: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            if tag == "a":
+                self.links += [value for name, value in attrs if name == "href" and value]
+
+    anchors = Anchors()
+    anchors.feed(body.decode("utf-8", errors="replace"))
+    return anchors.links

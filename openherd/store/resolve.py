@@ -1,0 +1,87 @@
+"""From what a person calls a model to the file or folder that holds it."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from openherd.errors import ModelNotFoundError, UnsupportedError
+from openherd.store.catalogue import CATALOGUE, DEFAULT, Entry
+from openherd.store.local import local_model, local_models
+from openherd.store.progress import Progress
+from openherd.store.pull import pull
+
+
+def resolve(ref: str | None, *, offline: bool = False, progress: Progress | None = None) -> Path:
+    """The GGUF file, or the folder of safetensors, that `ref` means.
+
+    `ref` is None (the default model), a name, or a path; a name wins over a file of the same spelling, which `./NAME`
+    reaches. Only the default model is fetched when it is missing, after saying what, from where, its size and its
+    licence. Raises ModelNotFoundError, UnsupportedError (`hf:`), and DownloadError from fetching.
+    """
+    name = ref if ref is not None else DEFAULT
+    if name.startswith("hf:"):
+        raise _hub(name)
+    if _is_name(name) and (model := local_model(name)) is not None:
+        return model.path
+    if name == DEFAULT:
+        return pull(CATALOGUE[name], offline=offline, progress=progress).path
+    if name in CATALOGUE:
+        raise ModelNotFoundError(f"{name} is not on this machine", hint=f"try: herd pull {name}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _in_folder(path)
+    if path.exists():
+        return path
+    raise _unknown(name)
+
+
+def catalogue_entry(name: str) -> Entry:
+    """The catalogue's entry of that name. Raises ModelNotFoundError or UnsupportedError (`hf:`)."""
+    if name.startswith("hf:"):
+        raise _hub(name)
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name, CATALOGUE, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise ModelNotFoundError(f"the catalogue has no model {name!r}{guess}", hint=f"it has: {', '.join(CATALOGUE)}")
+    return CATALOGUE[name]
+
+
+def _hub(ref: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{ref}: openherd cannot fetch from the Hugging Face hub yet; that will come with herd pull",
+        hint="fetch the .gguf file yourself and give its path",
+    )
+
+
+def _in_folder(folder: Path) -> Path:
+    """A folder's only GGUF file, or the folder itself when its model is in safetensors."""
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    if files:
+        names = ", ".join(file.name for file in files[:5])
+        raise ModelNotFoundError(
+            f"{folder} holds {len(files)} .gguf files: {names}", hint=f"name one, such as {files[0]}"
+        )
+    if any(folder.glob("*.safetensors")):
+        return folder
+    raise ModelNotFoundError(f"{folder} holds neither a .gguf file nor .safetensors files")
+
+
+def _is_name(ref: str) -> bool:
+    return ref not in ("", ".", "..") and "/" not in ref and "\\" not in ref and "\0" not in ref
+
+
+def _unknown(ref: str) -> ModelNotFoundError:
+    names = sorted({*CATALOGUE, *(model.record.name for model in local_models())})
+    path = Path(ref)
+    if not _is_name(ref) or path.suffix:
+        beside = [str(path.parent / child.name) for child in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(ref, [*beside, *names], n=1)
+        problem = f"there is no file or folder {ref}"
+    else:
+        near = difflib.get_close_matches(ref, names, n=1)
+        problem = f"no model is called {ref!r}, and no file or folder either"
+    guess = f"; did you mean {near[0]}?" if near else ""
+    return ModelNotFoundError(f"{problem}{guess}", hint=f"names: {', '.join(names)} (herd models lists them)")
