@@ -1,3 +1,8 @@
 #include <nanobind/nanobind.h>
 
-NB_MODULE(_native, m) { m.doc() = "The compute core of openherd."; }
+#include "bindings_linear.h"
+
+NB_MODULE(_native, m) {
+  m.doc() = "The compute core of openherd.";
+  herd::bind_linear(m);
+}

@@ -1,0 +1,199 @@
+// The kernels behind linear.h, whose invariant decides their form: whatever the number of columns (rows of x) computed
+// at once, each accumulator sees `add_step` (or one fma per k for float weights) step by step with k ascending.
+#include "linear.h"
+#include "kernels/step_weights.h"
+#include "simd.h"
+
+namespace herd::HERD_ISA_NS {
+namespace {
+
+// Columns computed at once: enough to share the work of unpacking, few enough for the accumulators to stay in
+// registers beside 8 vectors of codes.
+constexpr int kColumns = HERD_VECTOR_BYTES == 64 ? 8 : 4;
+// Columns that pass over a tile while it stays in the nearest cache; their activations (64 x 2 K bytes) stay in the second.
+constexpr int64_t kPanel = 64;
+// Tiles of float weights in flight for one column: an fma takes 4 cycles, and each accumulator is one chain.
+constexpr int kFloatTiles = 4;
+// Bytes ahead of the code stream that a matrix-vector product asks for: past what the hardware prefetcher holds.
+constexpr int kPrefetchBytes = 2048;
+
+HERD_INLINE s8x64 splat_group(const int8_t* q) {
+  int32_t four;
+  std::memcpy(&four, q, 4);
+  return bit_cast<s8x64>(splat(four));
+}
+
+template <BlockType kType>
+HERD_INLINE f32x16 add_step(const StepWeights<kType>& w, const ActivationBlock& x, f32x16 y) {
+  using W = StepWeights<kType>;
+  constexpr int kRun = kGroups / W::kSubBlocks;
+  const f32x16 x_scale = splat(x.scale);
+  _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
+    i32x16 dots = splat(int32_t{0});
+    if constexpr (W::kZero != 0) dots = splat(W::kSubBlocks == 1 ? x.sum : x.half_sum[h]) * splat(int32_t{-W::kZero});
+    _Pragma("GCC unroll 8") for (int g = h * kRun; g < (h + 1) * kRun; ++g) {
+      if constexpr (W::kSigned)
+        dots = dot4_signed(dots, bit_cast<s8x64>(w.codes[g]), splat_group(x.q + 4 * g));
+      else
+        dots = dot4(dots, w.codes[g], splat_group(x.q + 4 * g));
+    }
+    y = fma(to_f32(dots), w.scale[h] * x_scale, y);
+    if constexpr (W::kLayout.has_offset)
+      y = fma(w.offset[h], splat(W::kSubBlocks == 1 ? x.scaled_sum : x.scaled_half_sum[h]), y);
+  }
+  return y;
+}
+
+// y[t][16 rows of the tile] for kCols rows of x.
+template <BlockType kType, int kCols>
+HERD_INLINE void multiply_tile(const uint8_t* tile, size_t scales_offset, int64_t steps, const ActivationBlock* x,
+                               int64_t x_stride, f32x16* y) {
+  constexpr TileLayout kLayout = tile_layout(kType);
+  constexpr int kStepBytes = kLayout.step_bytes();
+  constexpr int kRecordSteps = kLayout.record_steps();
+  constexpr int kRecordBytes = kLayout.record_bytes();
+  const uint8_t* codes = tile;
+  const uint8_t* record = tile + scales_offset;
+  f32x16 acc[kCols];
+  _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) acc[c] = splat(0.0f);
+  for (int64_t block = 0; block < steps; block += kRecordSteps, record += kRecordBytes) {
+    for (int s = 0; s < kRecordSteps; ++s, codes += kStepBytes) {
+      if constexpr (kCols == 1)
+        _Pragma("GCC unroll 8") for (int line = 0; line < kStepBytes; line += 64)
+          __builtin_prefetch(codes + kPrefetchBytes + line);
+      StepWeights<kType> w;
+      unpack_codes<kType>(codes, w);
+      unpack_scales<kType>(record, s, w);
+      _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c)
+        acc[c] = add_step<kType>(w, x[c * x_stride + block + s], acc[c]);
+    }
+  }
+  _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) y[c] = acc[c];
+}
+
+template <BlockType kType>
+HERD_INLINE f32x16 load_values(const uint8_t* from) {
+  if constexpr (kType == BlockType::f32)
+    return load_bytes<f32x16>(from);
+  else if constexpr (kType == BlockType::f16)
+    return load_f16(reinterpret_cast<const uint16_t*>(from));
+  else
+    return load_bf16(reinterpret_cast<const uint16_t*>(from));
+}
+
+// y[tile][t] for kTiles tiles and kCols rows of x.
+template <BlockType kType, int kTiles, int kCols>
+HERD_INLINE void multiply_float_tiles(const uint8_t* tile, size_t tile_bytes, int64_t cols, const float* x,
+                                      int64_t x_stride, f32x16 (*y)[kCols]) {
+  constexpr int kBytes = kTileRows * (kType == BlockType::f32 ? 4 : 2);
+  f32x16 acc[kTiles][kCols];
+  _Pragma("GCC unroll 4") for (int r = 0; r < kTiles; ++r)
+    _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) acc[r][c] = splat(0.0f);
+  for (int64_t k = 0; k < cols; ++k) {
+    f32x16 w[kTiles];
+    _Pragma("GCC unroll 4") for (int r = 0; r < kTiles; ++r) w[r] = load_values<kType>(tile + r * tile_bytes + k * kBytes);
+    _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) {
+      const f32x16 xk = splat(x[c * x_stride + k]);
+      _Pragma("GCC unroll 4") for (int r = 0; r < kTiles; ++r) acc[r][c] = fma(w[r], xk, acc[r][c]);
+    }
+  }
+  _Pragma("GCC unroll 4") for (int r = 0; r < kTiles; ++r)
+    _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) y[r][c] = acc[r][c];
+}
+
+// The epilogue in its fixed order: + bias, then + residual.
+HERD_INLINE void store_tile(const LinearJob& job, int64_t tile, int64_t t, f32x16 y) {
+  const int64_t first = tile * kTileRows;
+  const int64_t left = job.weight.rows - first;
+  const int n = left < kTileRows ? static_cast<int>(left) : static_cast<int>(kTileRows);
+  float* to = job.y + t * job.y_stride + first;
+  if (n == kTileRows) {
+    if (job.bias != nullptr) y = y + load(job.bias + first);
+    if (job.accumulate) y = load(to) + y;
+    store(to, y);
+  } else {
+    if (job.bias != nullptr) y = y + load_first(job.bias + first, n);
+    if (job.accumulate) y = load_first(to, n) + y;
+    store_first(to, y, n);
+  }
+}
+
+template <BlockType kType, int kCols>
+void run_tile(const LinearJob& job, int64_t tile, int64_t t) {
+  const int64_t steps = job.weight.cols / kStep;
+  f32x16 y[kCols];
+  multiply_tile<kType, kCols>(job.weight.data + static_cast<size_t>(tile) * job.weight.tile_bytes,
+                              job.weight.scales_offset, steps, job.xq + t * steps, steps, y);
+  for (int c = 0; c < kCols; ++c) store_tile(job, tile, t + c, y[c]);
+}
+
+template <BlockType kType, int kTiles, int kCols>
+void run_float_tiles(const LinearJob& job, int64_t tile, int64_t t) {
+  f32x16 y[kTiles][kCols];
+  multiply_float_tiles<kType, kTiles, kCols>(job.weight.data + static_cast<size_t>(tile) * job.weight.tile_bytes,
+                                             job.weight.tile_bytes, job.weight.cols, job.x + t * job.x_stride,
+                                             job.x_stride, y);
+  for (int r = 0; r < kTiles; ++r)
+    for (int c = 0; c < kCols; ++c) store_tile(job, tile + r, t + c, y[r][c]);
+}
+
+// Rows [t, end) of x over one tile: as many columns at once as there are, by halves.
+template <BlockType kType>
+void run_rows(const LinearJob& job, int64_t tile, int64_t t, int64_t end) {
+  for (; t + kColumns <= end; t += kColumns) run_tile<kType, kColumns>(job, tile, t);
+  if constexpr (kColumns > 4)
+    if (t + 4 <= end) run_tile<kType, 4>(job, tile, t), t += 4;
+  if (t + 2 <= end) run_tile<kType, 2>(job, tile, t), t += 2;
+  if (t < end) run_tile<kType, 1>(job, tile, t);
+}
+
+template <BlockType kType>
+void run_float_rows(const LinearJob& job, int64_t tile, int64_t t, int64_t end) {
+  for (; t + kColumns <= end; t += kColumns) run_float_tiles<kType, 1, kColumns>(job, tile, t);
+  for (; t < end; ++t) run_float_tiles<kType, 1, 1>(job, tile, t);
+}
+
+template <BlockType kType>
+void linear_blocks(const LinearJob& job) {
+  for (int64_t t = 0; t < job.rows; t += kPanel) {
+    const int64_t end = t + kPanel < job.rows ? t + kPanel : job.rows;
+    for (int64_t tile = job.tile_begin; tile < job.tile_end; ++tile) run_rows<kType>(job, tile, t, end);
+  }
+}
+
+template <BlockType kType>
+void linear_floats(const LinearJob& job) {
+  int64_t tile = job.tile_begin;
+  if (job.rows == 1)
+    for (; tile + kFloatTiles <= job.tile_end; tile += kFloatTiles) run_float_tiles<kType, kFloatTiles, 1>(job, tile, 0);
+  for (; tile < job.tile_end; ++tile) run_float_rows<kType>(job, tile, 0, job.rows);
+}
+
+void linear(const LinearJob& job) {
+  switch (job.weight.type) {
+    case BlockType::f32: return linear_floats<BlockType::f32>(job);
+    case BlockType::f16: return linear_floats<BlockType::f16>(job);
+    case BlockType::bf16: return linear_floats<BlockType::bf16>(job);
+    case BlockType::q4_0: return linear_blocks<BlockType::q4_0>(job);
+    case BlockType::q4_1: return linear_blocks<BlockType::q4_1>(job);
+    case BlockType::q5_0: return linear_blocks<BlockType::q5_0>(job);
+    case BlockType::q5_1: return linear_blocks<BlockType::q5_1>(job);
+    case BlockType::q8_0: return linear_blocks<BlockType::q8_0>(job);
+    case BlockType::q2_k: return linear_blocks<BlockType::q2_k>(job);
+    case BlockType::q3_k: return linear_blocks<BlockType::q3_k>(job);
+    case BlockType::q4_k: return linear_blocks<BlockType::q4_k>(job);
+    case BlockType::q5_k: return linear_blocks<BlockType::q5_k>(job);
+    case BlockType::q6_k: return linear_blocks<BlockType::q6_k>(job);
+    case BlockType::iq4_nl: return linear_blocks<BlockType::iq4_nl>(job);
+    case BlockType::mxfp4: return linear_blocks<BlockType::mxfp4>(job);
+  }
+}
+
+}  // namespace
+
+void quantize_row(const float* x, int64_t n, ActivationBlock* out);  // quantize_kernel.cc
+
+extern const LinearKernels linear_kernels;
+const LinearKernels linear_kernels{linear, quantize_row};
+
+}  // namespace herd::HERD_ISA_NS

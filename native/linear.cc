@@ -1,0 +1,9 @@
+#include "linear.h"
+
+namespace herd {
+
+HERD_DECLARE(const LinearKernels linear_kernels)
+
+const LinearKernels& linear_kernels(Isa isa) { HERD_SELECT(isa, linear_kernels) }
+
+}  // namespace herd
