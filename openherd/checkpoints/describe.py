@@ -11,8 +11,9 @@ from typing import Any
 
 from openherd.checkpoints import names
 from openherd.checkpoints.gguf import read_model_config, short_metadata
-from openherd.checkpoints.gguf_header import GGUFHeader, TensorInfo, read_header
+from openherd.checkpoints.gguf_header import GGUFHeader, read_header
 from openherd.checkpoints.gguf_keys import Keys
+from openherd.checkpoints.tensor_info import TensorInfo
 from openherd.config import ModelConfig
 from openherd.errors import HerdError
 from openherd.quant.types import BLOCK_TYPES

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openherd.checkpoints import llama_config, names
-from openherd.checkpoints.gguf_header import GGUFHeader, TensorInfo, read_header
+from openherd.checkpoints.gguf_header import GGUFHeader, read_header
 from openherd.checkpoints.gguf_keys import Keys
 from openherd.checkpoints.gguf_tokenizer import read_tokenizer
 from openherd.checkpoints.required_tensors import required_tensors
-from openherd.checkpoints.rotary_rows import halves_from_interleaved
+from openherd.checkpoints.rotary_rows import halves_from_interleaved, is_rotary
 from openherd.checkpoints.source import Checkpoint, Tensor
 from openherd.checkpoints.string_array import StringArray
+from openherd.checkpoints.tensor_info import TensorInfo
 from openherd.config import ModelConfig
 from openherd.errors import FormatError, UnsupportedError
 from openherd.quant.dequantize import dequantize
@@ -107,7 +108,7 @@ def _rope_factors(header: GGUFHeader, config: ModelConfig) -> tuple[float, ...]:
     info = header.tensors[ROPE_FACTORS]
     if info.shape != (config.rotary_dim // 2,) or info.type.name != "F32":
         raise FormatError(f"{header.path}: {ROPE_FACTORS} must be F32 of shape ({config.rotary_dim // 2},)")
-    factors = dequantize(header.blocks(info), info.type)[0]
+    factors = dequantize(info.rows(header.data), info.type)[0]
     if not (np.isfinite(factors).all() and (factors > 0).all()):
         raise FormatError(f"{header.path}: {ROPE_FACTORS} must hold finite numbers greater than 0")
     return tuple(factors.tolist())
@@ -149,13 +150,13 @@ def _tensors(header: GGUFHeader, config: ModelConfig) -> Iterator[tuple[str, Ten
 
 def _reader(header: GGUFHeader, info: TensorInfo, name: str, config: ModelConfig) -> Callable[[], NDArray[np.uint8]]:
     """How the tensor's raw rows are taken from the map: [N, row_bytes], query and key rows reordered."""
-    if not name.rpartition(".")[0].endswith(("q_proj", "k_proj")):
-        return lambda: header.blocks(info)
+    if not is_rotary(name):
+        return lambda: info.rows(header.data)
     if len(info.shape) == 2:
-        return lambda: halves_from_interleaved(header.blocks(info), config.head_dim)
+        return lambda: halves_from_interleaved(info.rows(header.data), config.head_dim)
 
     def bias() -> NDArray[np.uint8]:
-        elements = header.blocks(info).reshape(info.shape[0], info.type.block_bytes)  # an element is a row here
+        elements = info.rows(header.data).reshape(info.shape[0], info.type.block_bytes)  # an element is a row here
         return halves_from_interleaved(elements, config.head_dim).reshape(1, -1)
 
     return bias

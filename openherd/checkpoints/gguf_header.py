@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from openherd.checkpoints.gguf_cursor import Cursor, Value
 from openherd.checkpoints.mapped_file import map_file
+from openherd.checkpoints.tensor_info import TensorInfo
 from openherd.errors import UnsupportedError
 from openherd.quant.types import BLOCK_TYPES, BLOCK_TYPES_BY_ID, BlockType
 
@@ -37,17 +38,6 @@ _UNREAD_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where one tensor lies. `shape` is row-major: GGUF's dimensions reversed."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: BlockType
-    offset: int  # bytes from the start of the file
-    nbytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class GGUFHeader:
     """Keys and tensor places of one file, and the file itself as mapped bytes."""
 
@@ -56,11 +46,6 @@ class GGUFHeader:
     keys: dict[str, Value]
     tensors: dict[str, TensorInfo]
     data: NDArray[np.uint8]
-
-    def blocks(self, info: TensorInfo) -> NDArray[np.uint8]:
-        """The tensor's raw blocks as [N, row_bytes], a view of the map."""
-        raw = self.data[info.offset : info.offset + info.nbytes]
-        return raw.reshape(-1, info.type.row_bytes(info.shape[-1]))
 
 
 def read_header(path: Path) -> GGUFHeader:

@@ -16,3 +16,8 @@ def halves_from_interleaved(rows: U8, head_dim: int) -> U8:
     """Rows [N, row_bytes] in GGUF's order as a copy in Hugging Face's; N is a multiple of `head_dim`, which is even."""
     heads = rows.reshape(-1, head_dim // 2, 2, rows.shape[-1])  # [heads, pair, side, row_bytes]
     return heads.swapaxes(1, 2).reshape(rows.shape)
+
+
+def is_rotary(name: str) -> bool:
+    """Whether the canonical tensor `name` makes queries or keys, whose rows are rotated."""
+    return name.rpartition(".")[0].endswith(("self_attn.q_proj", "self_attn.k_proj"))

@@ -1,0 +1,79 @@
+"""A LoRA adapter in a GGUF file, as llama.cpp's convert_lora_to_gguf.py writes it.
+
+Tensors are named after the weight they add to (`blk.0.attn_q.weight.lora_a`). Outputs of query and key maps are in
+GGUF's row order, so rows of their B are reordered like the weight's own. Not covered: adapters other than LoRA for
+the "llama" architecture, activated LoRA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openherd.checkpoints import llama_config, names
+from openherd.checkpoints.gguf_header import GGUFHeader, read_header
+from openherd.checkpoints.gguf_keys import Keys
+from openherd.checkpoints.lora import match_pairs
+from openherd.checkpoints.rotary_rows import halves_from_interleaved, is_rotary
+from openherd.checkpoints.source import Adapter, Tensor
+from openherd.checkpoints.tensor_info import TensorInfo
+from openherd.config import ModelConfig
+from openherd.errors import UnsupportedError
+
+_ALPHA = "adapter.lora.alpha"
+_REQUIRED = {
+    "general.type": "adapter",
+    "general.architecture": llama_config.ARCHITECTURE,
+    "adapter.type": "lora",
+}
+_KNOWN = frozenset({_ALPHA, "adapter.type"})
+_PLAIN = ("F32", "F16", "BF16")
+
+
+def open_gguf_adapter(path: Path, config: ModelConfig) -> Adapter:
+    """The adapter in `path`, checked to fit `config`; its tensors stay on disk.
+
+    Raises FormatError, UnsupportedError (naming the key or tensor) or ModelNotFoundError.
+    """
+    header = read_header(path)
+    keys = Keys(path, header.keys)
+    _refuse_others(keys)
+    pairs, rank = match_pairs(path, _halves(header, config), config)
+    # llama.cpp takes alpha 0 to mean a scale of 1.
+    alpha = keys.number(_ALPHA)
+    return Adapter(path, rank, alpha / rank if alpha else 1.0, pairs)
+
+
+def _refuse_others(keys: Keys) -> None:
+    for key, value in _REQUIRED.items():
+        if keys.text(key, "model" if key == "general.type" else None) != value:
+            raise UnsupportedError(f"{keys.path}: {key} is {keys.shown(key)}; an adapter for openherd has {value!r}")
+    for key in keys:
+        if key.startswith("adapter.") and key not in _KNOWN:
+            raise UnsupportedError(f"{keys.path}: openherd does not know the key {key}, which may change the adapter")
+
+
+def _halves(header: GGUFHeader, config: ModelConfig) -> dict[str, dict[str, Tensor]]:
+    """{canonical weight: {"a": Tensor, "b": Tensor}}."""
+    halves: dict[str, dict[str, Tensor]] = {}
+    for gguf_name, info in header.tensors.items():
+        weight, _, side = gguf_name.rpartition(".lora_")
+        name = names.from_gguf(weight)
+        if name is None or side not in ("a", "b"):
+            raise UnsupportedError(f"{header.path}: {gguf_name!r} is not a LoRA tensor of a linear map")
+        if info.type.name not in _PLAIN:
+            raise UnsupportedError(
+                f"{header.path}: {gguf_name} has type {info.type.name}; adapters are read as {', '.join(_PLAIN)}"
+            )
+        read = _reader(header, info, reorder=side == "b" and is_rotary(name), head_dim=config.head_dim)
+        halves.setdefault(name, {})[side] = Tensor(gguf_name, info.shape, info.type, read)
+    return halves
+
+
+def _reader(header: GGUFHeader, info: TensorInfo, *, reorder: bool, head_dim: int) -> Callable[[], NDArray[np.uint8]]:
+    if reorder:
+        return lambda: halves_from_interleaved(info.rows(header.data), head_dim)
+    return lambda: info.rows(header.data)
