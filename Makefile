@@ -1,0 +1,87 @@
+# Two commands set everything up on a machine with Python 3.11 or newer, a C++20 compiler and make:
+#
+#   make chat     environment, build, default model, conversation (ARGS="..." for herd chat's options)
+#   make test     everything the tests need, then all tests
+#
+#   make lint     formatting, style, types, layers
+#   make parity   rebuild the expected values from the heavy oracles, and hold openherd to them (a large download)
+#   make clean    remove what make made; fetched models stay (herd rm)
+#
+# Set-up talks on standard error and only when there is something to do, so `make -s chat` prints answers alone.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+STAMPS := $(VENV)/stamps
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+NATIVE := CMakeLists.txt $(shell find native -type f)
+PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
+JOBS ?= 2
+
+# The first Python that is new enough; nothing when there is none.
+find_python = for p in $(PYTHONS); do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done
+
+.PHONY: help
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+.PHONY: chat
+chat: $(STAMPS)/openherd
+	@$(BIN)/herd chat $(ARGS)
+
+.PHONY: test
+test: $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+.PHONY: lint
+lint: $(STAMPS)/dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+# Values of float arithmetic differ in their last bits between machines, so the rebuilt files are held by the tests'
+# tolerances and shown by git; commit them only when they should change.
+.PHONY: parity
+parity: $(STAMPS)/oracle $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@sh tests/parity/rebuild.sh .oracle/bin/python "$$($(BIN)/herd pull)" "$(WIKITEXT)" >&2
+	@$(BIN)/python -m pytest -n $(JOBS) tests/parity tests/unit/tokenizers
+	@git diff --stat -- tests
+
+.PHONY: clean
+clean:
+	@rm -rf $(VENV) .oracle build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find openherd tests bench -name __pycache__ -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@python=$$($(find_python)); \
+	test -n "$$python" || { echo "openherd needs Python 3.11 or newer, and none is on the PATH; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "$$python has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	echo "making the environment $(VENV) with $$python" >&2; \
+	"$$python" -m venv $(VENV) >&2
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/openherd: $(STAMPS)/venv pyproject.toml constraints.txt $(NATIVE)
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "openherd needs a C++20 compiler, and none is on the PATH; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
+	@echo "building openherd" >&2
+	@$(PIP) scikit-build-core nanobind cmake ninja >&2
+	@$(PIP) --no-build-isolation -e . >&2
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/openherd
+	@echo "installing the tools of the tests" >&2
+	@$(PIP) --no-build-isolation -e '.[dev]' >&2
+	@touch $@
+
+$(STAMPS)/oracle: | $(STAMPS)/venv
+	@echo "making the oracles' environment .oracle" >&2
+	@$$($(find_python)) -m venv .oracle >&2
+	@.oracle/bin/python -m pip install -q torch==2.13.0 >&2
+	@.oracle/bin/python -m pip install -q transformers gguf jinja2 safetensors sentencepiece tiktoken peft llama-cpp-python >&2
+	@touch $@
