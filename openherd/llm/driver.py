@@ -1,0 +1,129 @@
+"""Drives one engine for many callers: each step serves everybody, and everybody's output is kept until they ask.
+
+An engine is for one thread at a time; the driver's lock decides for which. A server's loop calls `submit`, `step` and
+`cancel`; a caller of `LLM` steps the engine itself while it waits (`run_until`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from openherd.engine.engine import Engine
+from openherd.engine.sequence import Request, StepOutput
+from openherd.llm.turns import FifoLock
+from openherd.messages import FinishReason
+
+T = TypeVar("T")
+
+
+class Receiver(Protocol):
+    """Takes in the outputs of one sequence."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None: ...
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the answer to keep when `receive` ends it."""
+
+    def receive(self, output: StepOutput) -> FinishReason | None:
+        """Take in an output; a reason ends the sequence although the engine would go on."""
+
+    def end(self, reason: FinishReason) -> None:
+        """No output will follow."""
+
+
+class Driver:
+    """All methods may be called from any thread. An exception of the engine's step reaches the caller who made it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = FifoLock()
+        self._receivers: dict[int, Receiver] = {}  # unfinished, by sequence id
+        self._abandoned: deque[Iterable[Receiver]] = deque()
+
+    def submit(self, choices: Sequence[tuple[Request, Receiver]]) -> None:
+        """Queue the choices of one prompt; they share its prefill. Queues all or, if one is refused, none."""
+        added: list[int] = []
+        with self._turn():
+            try:
+                for request, receiver in choices:
+                    shared = replace(request, fork_of=added[0]) if added else request
+                    added.append(self._engine.add_request(shared))
+                    self._receivers[added[-1]] = receiver
+            except BaseException:
+                self._abort(added)
+                raise
+
+    def step(self) -> bool:
+        """Advance everything by one step. Returns whether there is more to do."""
+        with self._turn():
+            self._step()
+            return bool(self._receivers)
+
+    def run_until(self, ready: Callable[[], T | None]) -> T:
+        """Step until `ready()` gives something other than None. Others' steps count too."""
+        while True:
+            with self._turn():
+                if (result := ready()) is not None:
+                    return result
+                assert self._receivers, "nothing runs that could make it ready"
+                self._step()
+
+    def cancel(self, receivers: Iterable[Receiver]) -> None:
+        """End these receivers' sequences and free their blocks. Safe to repeat."""
+        with self._turn():
+            self._cancel(receivers)
+
+    def abandon(self, receivers: Iterable[Receiver]) -> None:
+        """`cancel` for finalisers: never waits. If the engine is busy, whoever is using it cancels on the way out."""
+        self._abandoned.append(receivers)
+        self._reap()
+
+    def close(self) -> None:
+        """End everything and close the engine. Safe to repeat."""
+        with self._turn():
+            self._cancel(tuple(self._receivers.values()))
+            self._engine.close()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        self._lock.acquire()
+        try:
+            self._cancel_abandoned()
+            yield
+        finally:
+            self._lock.release()
+            self._reap()
+
+    def _reap(self) -> None:
+        while self._abandoned and self._lock.acquire(blocking=False):
+            try:
+                self._cancel_abandoned()
+            finally:
+                self._lock.release()
+
+    def _cancel_abandoned(self) -> None:
+        while self._abandoned:
+            self._cancel(self._abandoned.popleft())
+
+    def _step(self) -> None:
+        for output in self._engine.step():
+            receiver = self._receivers[output.seq_id]
+            reason = receiver.receive(output)
+            if reason is not None:
+                self._engine.finish(output.seq_id, reason, receiver.num_tokens)
+            if receiver.finish_reason is not None:
+                del self._receivers[output.seq_id]
+
+    def _cancel(self, receivers: Iterable[Receiver]) -> None:
+        gone = {id(receiver) for receiver in receivers}
+        self._abort([seq_id for seq_id, receiver in self._receivers.items() if id(receiver) in gone])
+
+    def _abort(self, seq_ids: Iterable[int]) -> None:
+        for seq_id in seq_ids:
+            self._engine.abort(seq_id)
+            self._receivers.pop(seq_id).end(FinishReason.ABORTED)
