@@ -73,7 +73,10 @@ class Cursor:
 
     def name(self) -> str:
         """A key or the name of a tensor."""
-        return self.text(limit=MAX_NAME)
+        name = self.text(limit=MAX_NAME)
+        if not name:
+            self.fail("a name is empty")
+        return name
 
     def text(self, *, limit: int = MAX_TEXT) -> str:
         """A string of at most `limit` bytes of UTF-8."""
@@ -142,6 +145,8 @@ class Cursor:
         except (struct.error, OverflowError):  # a length led outside the file
             pos = end + 1
         if pos > end:
+            while offsets[-1] > end - 8:  # the string that led here, not where it led
+                offsets.pop()
             self.pos = offsets[-1]
             self.fail(f"string {len(offsets) - 1} goes past the end of the file")
         self.pos = pos
