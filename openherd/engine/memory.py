@@ -120,9 +120,12 @@ def _group_free(limit: Path, usage: Path) -> int:
     """Bytes left in one group. File cache that the kernel can drop counts as used there, yet is free for the asking."""
     try:
         left = int(limit.read_text()) - int(usage.read_text())
+    except (OSError, ValueError):  # no such group, or no limit: "max"
+        return 2**63
+    try:
         for line in (limit.parent / "memory.stat").read_text().splitlines():
             if line.startswith(("inactive_file ", "total_inactive_file ")):
                 return left + int(line.split()[1])
-        return left
-    except (OSError, ValueError):  # no such group, or "max"
-        return 2**63
+    except (OSError, ValueError, IndexError):
+        pass
+    return left

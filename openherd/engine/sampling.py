@@ -158,7 +158,7 @@ def _checked(what: str, array: NDArray[_Scalar], dtype: type[_Scalar], length: i
         raise ValueError(f"{what} must be {length} values of type {np.dtype(dtype)}")
     if array.dtype.kind == "f" and not np.less(array, np.inf).all():
         raise ValueError(f"{what} holds a NaN or an infinity that is not negative")
-    return array
+    return np.ascontiguousarray(array)
 
 
 class _Params(TypedDict):

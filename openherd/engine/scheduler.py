@@ -61,6 +61,17 @@ class Schedule:
     num_decodes: int = 0  # they come first
 
 
+@dataclass(slots=True)
+class _Prefix:
+    """Computed positions that a sequence can start from: full blocks to share, and one to copy where they end."""
+
+    hashes: list[bytes]
+    blocks: list[int]
+    num_tokens: int
+    partial: int | None = None
+    forked: bool = False  # from a sibling's prompt, not from the cache
+
+
 class Scheduler:
     """Owns the queues and the block pool. `live` maps ids to unfinished sequences, for forks to find their parent."""
 
@@ -158,44 +169,48 @@ class Scheduler:
 
     def _admit(self, seq: Sequence, schedule: Schedule) -> bool:
         """Give the sequence blocks for all its known tokens, or none."""
-        hashes, shared = self._find_prefix(seq)
-        parent = self._parent(seq)
-        source = None  # the parent's partial block, to be copied
-        if parent is not None and (seq.num_prompt - 1) > len(shared) * self._block_len:
-            num_full, partial = divmod(seq.num_prompt - 1, self._block_len)
-            hashes, shared = parent.block_hashes[:num_full], parent.blocks[:num_full]
-            source = parent.blocks[num_full] if partial else None
-        for block in shared:
+        prefix = self._find_prefix(seq)
+        for block in prefix.blocks:
             self._pool.share(block)
-        needed = self._num_blocks(len(seq.ids)) - len(shared)
+        needed = self._num_blocks(len(seq.ids)) - len(prefix.blocks)
         # One block of headroom for each running sequence, lest the newcomer be preempted at once.
         if self._pool.num_free < needed + len(self.running):
-            self._pool.release(reversed(shared))
+            self._pool.release(reversed(prefix.blocks))
             return False
-        seq.blocks = shared + [self._pool.allocate() for _ in range(needed)]
-        seq.block_hashes = hashes
-        seq.num_computed = len(shared) * self._block_len
-        if parent is not None and shared:
-            self._stats.num_forks += 1
-        if source is not None:
-            schedule.copies.append((source, seq.blocks[len(shared)]))
-            seq.num_computed = seq.num_prompt - 1
+        seq.blocks = prefix.blocks + [self._pool.allocate() for _ in range(needed)]
+        seq.block_hashes = prefix.hashes
+        seq.num_computed = prefix.num_tokens
+        if prefix.partial is not None:
+            schedule.copies.append((prefix.partial, seq.blocks[len(prefix.blocks)]))
+        self._stats.num_forks += prefix.forked
         self._start_running(seq)
         return True
 
-    def _find_prefix(self, seq: Sequence) -> tuple[list[bytes], list[int]]:
-        """The longest run of cached blocks that the sequence begins with; its last token is always left to compute."""
+    def _find_prefix(self, seq: Sequence) -> _Prefix:
+        """The longest computed prefix to be had; the sequence's last token is always left to compute."""
+        if seq.needs_every_row:
+            return _Prefix([], [], 0)
+        cached = self._cached_prefix(seq)
+        parent = self._parent(seq)
+        num_shared = seq.num_prompt - 1
+        if parent is None or not num_shared or cached.num_tokens > num_shared:
+            return cached
+        num_full, rest = divmod(num_shared, self._block_len)
+        partial = parent.blocks[num_full] if rest else None
+        return _Prefix(parent.block_hashes[:num_full], parent.blocks[:num_full], num_shared, partial, forked=True)
+
+    def _cached_prefix(self, seq: Sequence) -> _Prefix:
+        """The run of findable blocks that the sequence begins with."""
         hashes: list[bytes] = []
         blocks: list[int] = []
-        if not self._prefix_caching or seq.needs_every_row:
-            return hashes, blocks
-        for i in range((len(seq.ids) - 1) // self._block_len):
-            block = self._pool.find(self._extend_hashes(hashes, seq, i))
-            if block is None:
-                hashes.pop()
-                break
-            blocks.append(block)
-        return hashes, blocks
+        if self._prefix_caching:
+            for i in range((len(seq.ids) - 1) // self._block_len):
+                block = self._pool.find(self._extend_hashes(hashes, seq, i))
+                if block is None:
+                    hashes.pop()
+                    break
+                blocks.append(block)
+        return _Prefix(hashes, blocks, len(blocks) * self._block_len)
 
     def _extend_hashes(self, hashes: list[bytes], seq: Sequence, i: int) -> bytes:
         """Append the hash of the sequence's i-th block to those before it."""

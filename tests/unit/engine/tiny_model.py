@@ -70,7 +70,8 @@ class Answer:
 
     @property
     def finish_reason(self) -> FinishReason:
-        assert self.last is not None and self.last.finish_reason is not None
+        assert self.last is not None
+        assert self.last.finish_reason is not None
         return self.last.finish_reason
 
     @property
