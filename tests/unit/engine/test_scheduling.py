@@ -26,7 +26,7 @@ from tests.unit.engine.token_cache_backend import (
 
 def ask(length: int, seed: int, max_tokens: int = 20, **changes: object) -> Request:
     request = Request(prompt(length, seed, vocab_size=VOCAB), SamplingParams(max_tokens=max_tokens, seed=seed))
-    return replace(request, **changes)  # type: ignore[arg-type]
+    return replace(request, **changes)
 
 
 def assert_right(request: Request, answer: list[int]) -> None:
@@ -105,7 +105,7 @@ def test_a_conversation_finds_its_own_answer_in_the_cache() -> None:
 @pytest.mark.parametrize("changes", [{"salt": b"another tenant"}, {"adapter": 0}])
 def test_other_tenants_and_adapters_never_share_blocks(changes: dict[str, object]) -> None:
     engine = token_cache_engine()
-    engine.load_adapter(None)  # type: ignore[arg-type]  # the fake ignores it
+    engine.load_adapter(None)
     run(engine, [ask(100, seed=1)])
     other = run(engine, [ask(100, seed=1, **changes)])[0]
     assert other.last is not None

@@ -111,7 +111,7 @@ def prompt(length: int, seed: int, *, vocab_size: int = TINY.vocab_size) -> tupl
     return tuple(np.random.default_rng(seed).integers(0, vocab_size, length).tolist())
 
 
-def request(length: int, seed: int, *, max_tokens: int = 12, **params: object) -> Request:
-    """A request whose draw is as random as can be: temperature 1, all tokens, log-probabilities asked."""
-    asked = {"temperature": 1.0, "top_p": 1.0, "seed": seed, "logprobs": 2, **params}
-    return Request(prompt(length, seed), SamplingParams(max_tokens=max_tokens, **asked))  # type: ignore[arg-type]
+def request(length: int, number: int, *, max_tokens: int = 12, **params: object) -> Request:
+    """The number-th request of this length: drawn at temperature 1 from all tokens, log-probabilities asked."""
+    asked = {"temperature": 1.0, "top_p": 1.0, "seed": number, "logprobs": 2, **params}
+    return Request(prompt(length, number), SamplingParams(max_tokens=max_tokens, **asked))
