@@ -44,5 +44,7 @@ def _translate(name: str, stems: dict[str, str]) -> str | None:
     layer = _LAYER.search(stem)
     if layer:
         stem = f"{stem[: layer.start()]}{{}}{stem[layer.end() :]}"
+    elif "{}" in stem:  # a literal pair of braces is no layer
+        return None
     other = stems.get(stem)
     return f"{other.format(layer[0]) if layer else other}.{suffix}" if other else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from checkpoint_files import Entry, GGUFFile, array, f32, text, texts, truth, u32, u64
 
 from openherd.checkpoints.gguf_header import MAX_TENSORS
+from tests.checkpoint_files import Entry, GGUFFile, array, f32, text, texts, truth, u32, u64
 
 
 def one(**changes: object) -> Entry:

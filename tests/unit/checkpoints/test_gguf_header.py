@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_files import Entry, GGUFFile, array, entry, texts, tiny_llama, u32
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
-from malformed_gguf import MALFORMED
 
 from openherd.checkpoints.gguf_header import MAX_TENSORS, read_header
 from openherd.checkpoints.string_array import StringArray
 from openherd.errors import FormatError, HerdError, ModelNotFoundError, UnsupportedError
+from tests.checkpoint_files import Entry, GGUFFile, array, entry, texts, tiny_llama, u32
+from tests.unit.checkpoints.malformed_gguf import MALFORMED
 
 
 def write(tmp_path: Path, file: GGUFFile | bytes) -> Path:
