@@ -26,8 +26,8 @@ HERE = Path(__file__).parent
 EXPECTED = json.loads((HERE / "default_model_expected.json").read_text())
 ALICE = EXPECTED["alice"]
 BLOCKS = tuple(range(-(-len(ALICE["token_ids"]) // BLOCK_LEN)))
-# Mean KL of llama.cpp's int8 activations on WikiText-2 is 0.0028; this page alone measured 0.00XX (llama.cpp: 0.00XX).
-QUANTISED_KL = 0.0040
+# llama.cpp's int8 activations cost 0.0029 nats on this page; over 547 positions that is uncertain by about a sixth.
+QUANTISED_KL = 0.0035
 F32 = NDArray[np.float32]
 
 

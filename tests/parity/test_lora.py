@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from openherd.checkpoints import open_adapter
 from openherd.checkpoints.source import Adapter, LoraPair
 from openherd.config import ModelConfig
 from openherd.engine.backends import make_backend
@@ -61,9 +62,10 @@ def run(backend: Backend, *rows: Rows) -> list[F32]:
 
 
 def test_peft_logits(backend: Backend) -> None:
+    """The folder that peft saved, opened as a person's would be."""
     config = CASES["biases"]
     load(backend, config, random_weights(config, SEED))
-    loaded = backend.load_adapter(adapter(config, SEEDS[0]))
+    loaded = backend.load_adapter(open_adapter(PEFT, config))
     for ids, expected in zip(prompts(config), np.load(PEFT / "logits.npz")["biases"], strict=True):
         (logits,) = run(backend, Rows(ids, 0, (0, 1, 2), adapter=loaded))
         np.testing.assert_allclose(logits[list(RECORDED)], expected, rtol=0, atol=1e-4)

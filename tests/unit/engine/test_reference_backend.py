@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from openherd.kernels.reference_sampler import log_softmax
 from tests.parity.batches import Rows, token_batch
 from tests.parity.llama_cases import PLAIN, SEED, prompts
 from tests.parity.random_llama import float_source, random_weights
+from tests.parity.sample_plans import neutral_plan
 
 LIMITS = Limits(max_context=64, max_seqs=4, max_batch_tokens=64, max_logit_rows=64)
 
@@ -28,31 +29,8 @@ def ids(*values: int) -> np.ndarray:
     return np.array(values, np.int32)
 
 
-def plan(rows: np.ndarray, **changes: object) -> SamplePlan:
-    n = len(rows)
-    neutral = SamplePlan(
-        rows=rows,
-        temperature=np.ones(n, np.float32),
-        top_k=np.zeros(n, np.int32),
-        top_p=np.ones(n, np.float32),
-        min_p=np.zeros(n, np.float32),
-        repetition_penalty=np.ones(n, np.float32),
-        presence_penalty=np.zeros(n, np.float32),
-        frequency_penalty=np.zeros(n, np.float32),
-        keys=np.array([(1, i) for i in range(n)], np.uint64).reshape(n, 2),
-        count_starts=np.zeros(n + 1, np.int32),
-        count_ids=ids(),
-        counts=ids(),
-        bias_starts=np.zeros(n + 1, np.int32),
-        bias_ids=ids(),
-        bias_values=np.empty(0, np.float32),
-        mask_rows=np.full(n, -1, np.int32),
-        masks=np.empty((0, 4), np.uint32),
-        dense_rows=np.full(n, -1, np.int32),
-        dense=np.empty((0, PLAIN.vocab_size), np.float32),
-        num_top=np.full(n, -1, np.int32),
-    )
-    return replace(neutral, **changes)
+def plan(rows: np.ndarray, **changes: Any) -> SamplePlan:
+    return neutral_plan(rows, PLAIN.vocab_size, **changes)
 
 
 def test_a_saved_block_can_be_written_elsewhere() -> None:
