@@ -37,8 +37,8 @@ MAX_SCORE_ROWS = 64
 class Engine:
     """Runs requests on a backend, which it loads here and closes in `close`.
 
-    `stop_ids` end every answer unless its parameters say `ignore_eos`. Raises `CapacityError` when the weights leave
-    no room for the asked KV cache. `kv_plan` says what was chosen and why.
+    `stop_ids` end every answer unless its parameters say `ignore_eos`. Raises `OptionError` and `CapacityError` as
+    `plan_kv` does. `kv_plan` says what was chosen and why.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from openherd.engine.protocols import MemoryPlan
-from openherd.errors import CapacityError
+from openherd.errors import CapacityError, OptionError
 
 # Contexts that the default pool holds at once. A laptop rarely runs more long conversations together than this, and
 # shorter sequences pack: four contexts of 8192 are thirty-two of 1024.
@@ -49,14 +49,16 @@ def plan_kv(
 ) -> KVPlan:
     """Choose pool and context. `context` is what was asked; without it the context shrinks to what fits.
 
-    `kv_memory` bytes bound the pool where given, else a share of the free memory does. Raises `CapacityError` when the
-    asked context, or not even one block, fits.
+    The pool takes `kv_memory` bytes where given, else `CONTEXTS` contexts within a share of the free memory. Raises
+    `OptionError` for a context longer than the model's, `CapacityError` when the asked one, or not even a block, fits.
     """
     asked = context or max_context
+    if asked > max_context:
+        raise OptionError(f"context must be at most {max_context:,}, which the model was trained for, not {asked:,}")
     per_context = math.ceil(asked / block_len)
     if kv_memory is not None:
-        room, reason = kv_memory // memory.kv_block, f"kv_memory {kv_memory / 2**20:,.0f} MiB"
-        num_blocks = min(room, per_context * max_seqs)
+        num_blocks = room = kv_memory // memory.kv_block
+        reason = f"kv_memory {kv_memory / 2**20:,.0f} MiB"
     else:
         free = max(0, free_memory() - memory.weights - memory.scratch)
         room, reason = int(free * FREE_SHARE) // memory.kv_block, f"half of the {free / 2**20:,.0f} MiB free"

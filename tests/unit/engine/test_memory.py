@@ -9,7 +9,7 @@ import pytest
 from openherd.engine import memory
 from openherd.engine.memory import free_memory, plan_kv
 from openherd.engine.protocols import MemoryPlan
-from openherd.errors import CapacityError
+from openherd.errors import CapacityError, OptionError
 
 MIB = 2**20
 PLAN = MemoryPlan(weights=100 * MIB, scratch=20 * MIB, kv_block=MIB)
@@ -77,11 +77,16 @@ def test_an_asked_context_that_does_not_fit_is_refused(machine: Path) -> None:
         plan_kv(PLAN, 16, context=100_000, max_context=131072, max_seqs=32, kv_memory=None)
 
 
-def test_given_kv_memory_bounds_the_pool_whatever_is_free(machine: Path) -> None:
+def test_given_kv_memory_is_used_whatever_is_free(machine: Path) -> None:
     plan = plan_kv(PLAN, 16, context=160, max_context=640, max_seqs=2, kv_memory=15 * MIB)
     assert (plan.num_blocks, plan.context) == (15, 160)
-    assert plan_kv(PLAN, 16, context=160, max_context=640, max_seqs=2, kv_memory=900 * MIB).num_blocks == 20
+    assert plan_kv(PLAN, 16, context=160, max_context=640, max_seqs=2, kv_memory=900 * MIB).num_blocks == 900
     with pytest.raises(CapacityError, match="kv_memory 9 MiB"):
         plan_kv(PLAN, 16, context=160, max_context=640, max_seqs=2, kv_memory=9 * MIB)
     with pytest.raises(CapacityError, match="room for"):
         plan_kv(PLAN, 16, context=None, max_context=640, max_seqs=2, kv_memory=1)
+
+
+def test_a_context_longer_than_the_model_was_trained_for_is_refused(machine: Path) -> None:
+    with pytest.raises(OptionError, match="context must be at most 640, which the model was trained for, not 641"):
+        plan_kv(PLAN, 16, context=641, max_context=640, max_seqs=2, kv_memory=None)

@@ -47,7 +47,7 @@ def tiny_engine(
     prefix_caching: bool = True,
     stop_ids: Iterable[int] = (),
 ) -> Engine:
-    """An engine over the tiny model whose pool has `num_blocks` blocks (and at most max_seqs contexts)."""
+    """An engine over the tiny model whose pool has `num_blocks` blocks."""
     backend = backend or make_backend("reference")
     options = EngineOptions(
         context=context,
