@@ -1,7 +1,10 @@
 # Kernel sources, each compiled once per instruction set in a namespace of its own (see native/isa.h).
 set(HERD_KERNEL_SOURCES
+  native/kernels/attention_kernel.cc
   native/kernels/linear_kernel.cc
   native/kernels/quantize_kernel.cc
+  native/kernels/row_kernel.cc
+  native/kernels/sampling_kernel.cc
 )
 
 # Contraction is off: a fused multiply-add is written where it is meant, so that bits do not depend on inlining.

@@ -14,8 +14,11 @@ constexpr int kColumns = HERD_VECTOR_BYTES == 64 ? 8 : 4;
 constexpr int64_t kPanel = 64;
 // Tiles of float weights in flight for one column: an fma takes 4 cycles, and each accumulator is one chain.
 constexpr int kFloatTiles = 4;
-// Bytes ahead of the code stream that a matrix-vector product asks for: past what the hardware prefetcher holds.
-constexpr int kPrefetchBytes = 2048;
+// Weights are asked for at least this far ahead of their use, in whole tiles so that codes and scales are both covered.
+// They go to the second-level cache: the first level has too few miss buffers, and loads in flight would wait for them
+// (66 MB of Q4_1 on one Zen 4 core: 13 GB/s without, 14 GB/s into the first level, 23 GB/s into the second).
+constexpr size_t kPrefetchBytes = 4096;
+constexpr int kSecondLevel = 2;
 
 HERD_INLINE s8x64 splat_group(const int8_t* q) {
   int32_t four;
@@ -46,26 +49,28 @@ HERD_INLINE f32x16 add_step(const StepWeights<kType>& w, const ActivationBlock& 
 
 // y[t][16 rows of the tile] for kCols rows of x.
 template <BlockType kType, int kCols>
-HERD_INLINE void multiply_tile(const uint8_t* tile, size_t scales_offset, int64_t steps, const ActivationBlock* x,
-                               int64_t x_stride, f32x16* y) {
+HERD_INLINE void multiply_tile(const PackedView& weight, int64_t tile, const ActivationBlock* x, f32x16* y) {
   constexpr TileLayout kLayout = tile_layout(kType);
   constexpr int kStepBytes = kLayout.step_bytes();
   constexpr int kRecordSteps = kLayout.record_steps();
   constexpr int kRecordBytes = kLayout.record_bytes();
-  const uint8_t* codes = tile;
-  const uint8_t* record = tile + scales_offset;
+  const int64_t steps = weight.cols / kStep;
+  const uint8_t* codes = weight.data + static_cast<size_t>(tile) * weight.tile_bytes;
+  const uint8_t* record = codes + weight.scales_offset;
+  const size_t ahead = (kPrefetchBytes / weight.tile_bytes + 1) * weight.tile_bytes;
   f32x16 acc[kCols];
   _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) acc[c] = splat(0.0f);
   for (int64_t block = 0; block < steps; block += kRecordSteps, record += kRecordBytes) {
+    _Pragma("GCC unroll 8") for (int line = 0; line < kRecordBytes; line += 64)
+      __builtin_prefetch(record + ahead + line, 0, kSecondLevel);
     for (int s = 0; s < kRecordSteps; ++s, codes += kStepBytes) {
-      if constexpr (kCols == 1)
-        _Pragma("GCC unroll 8") for (int line = 0; line < kStepBytes; line += 64)
-          __builtin_prefetch(codes + kPrefetchBytes + line);
+      _Pragma("GCC unroll 8") for (int line = 0; line < kStepBytes; line += 64)
+        __builtin_prefetch(codes + ahead + line, 0, kSecondLevel);
       StepWeights<kType> w;
       unpack_codes<kType>(codes, w);
       unpack_scales<kType>(record, s, w);
       _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c)
-        acc[c] = add_step<kType>(w, x[c * x_stride + block + s], acc[c]);
+        acc[c] = add_step<kType>(w, x[c * steps + block + s], acc[c]);
     }
   }
   _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) y[c] = acc[c];
@@ -120,10 +125,8 @@ HERD_INLINE void store_tile(const LinearJob& job, int64_t tile, int64_t t, f32x1
 
 template <BlockType kType, int kCols>
 void run_tile(const LinearJob& job, int64_t tile, int64_t t) {
-  const int64_t steps = job.weight.cols / kStep;
   f32x16 y[kCols];
-  multiply_tile<kType, kCols>(job.weight.data + static_cast<size_t>(tile) * job.weight.tile_bytes,
-                              job.weight.scales_offset, steps, job.xq + t * steps, steps, y);
+  multiply_tile<kType, kCols>(job.weight, tile, job.xq + t * (job.weight.cols / kStep), y);
   for (int c = 0; c < kCols; ++c) store_tile(job, tile, t + c, y[c]);
 }
 

@@ -1,0 +1,35 @@
+// Arrays at the border to Python: the types that functions accept (another dtype, rank or layout is a TypeError), and
+// the arrays they return.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+
+namespace herd {
+
+template <class T, int Rank>
+using Array = nanobind::ndarray<const T, nanobind::ndim<Rank>, nanobind::c_contig, nanobind::device::cpu>;
+
+template <class T>
+using NewArray = nanobind::ndarray<nanobind::numpy, T>;
+
+template <class T>
+std::span<const T> view(const Array<T, 1>& array) {
+  return {array.data(), array.shape(0)};
+}
+
+template <class T>
+NewArray<T> new_array(std::initializer_list<size_t> shape) {
+  size_t size = 1;
+  for (const size_t n : shape) size *= n;
+  auto data = std::make_unique<T[]>(size);
+  nanobind::capsule owner(data.get(), [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return NewArray<T>(data.release(), shape, owner);
+}
+
+}  // namespace herd

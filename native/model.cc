@@ -1,0 +1,116 @@
+#include "model.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "executor.h"
+
+namespace herd {
+namespace {
+
+void check_shape(const ModelShape& s, const Limits& limits, size_t num_frequencies) {
+  constexpr int64_t kMost = int64_t{1} << 24;
+  for (const int64_t size : {s.layers, s.heads, s.kv_heads, s.head_dim, s.vocab_size, limits.max_context, limits.max_seqs,
+                             limits.max_batch_tokens, limits.max_logit_rows})
+    if (size < 1 || size > kMost) throw std::invalid_argument("sizes of the model and its limits must be from 1 to 2^24");
+  if (s.heads % s.kv_heads != 0) throw std::invalid_argument("kv_heads must divide heads");
+  if (s.heads * s.head_dim > kMost) throw std::invalid_argument("heads * head_dim must be at most 2^24");
+  if (s.rotary_dim < 0 || s.rotary_dim > s.head_dim || s.rotary_dim % 2 != 0)
+    throw std::invalid_argument("rotary_dim must be even and at most head_dim");
+  if (num_frequencies != static_cast<size_t>(s.rotary_dim / 2))
+    throw std::invalid_argument("there must be rotary_dim / 2 inverse frequencies");
+}
+
+const ModelShape& checked(const ModelShape& shape, const Limits& limits, size_t num_frequencies) {
+  check_shape(shape, limits, num_frequencies);
+  return shape;
+}
+
+}  // namespace
+
+Model::Model(std::shared_ptr<ThreadPool> pool, Isa isa, const ModelShape& shape, const Limits& limits, bool kv_half,
+             int64_t num_blocks, std::vector<double> inverse_frequencies, double rope_scale)
+    : pool_(std::move(pool)),
+      isa_(isa),
+      shape_(checked(shape, limits, inverse_frequencies.size())),
+      limits_(limits),
+      cache_({shape.layers, shape.kv_heads, shape.head_dim, kv_half}, num_blocks),
+      inverse_frequencies_(std::move(inverse_frequencies)),
+      rope_scale_(rope_scale) {}
+
+PackedWeight Model::pack(BlockType type, int64_t rows, int64_t cols, const uint8_t* file_rows, size_t stride) {
+  PackedWeight weight(type, rows, cols);
+  pool_->run([&](int thread) {
+    const Range tiles = partition(weight.tiles(), 1, thread, pool_->size());
+    weight.pack_tiles(file_rows, stride, tiles.begin, tiles.end);
+  });
+  return weight;
+}
+
+int32_t Model::add_matrix(PackedWeight weight) {
+  weights_.matrices.push_back(std::move(weight));
+  return static_cast<int32_t>(weights_.matrices.size()) - 1;
+}
+
+int32_t Model::add_vector(std::vector<float> values) {
+  weights_.vectors.push_back(std::move(values));
+  return static_cast<int32_t>(weights_.vectors.size()) - 1;
+}
+
+int32_t Model::add_program(Program program) {
+  program.complete(shape_, weights_);
+  const size_t bytes = program.arena_bytes(limits_.max_batch_tokens, limits_.max_logit_rows);
+  if (bytes > arena_bytes_) {
+    arena_ = Arena(bytes);
+    arena_bytes_ = bytes;
+    num_logit_rows_ = 0;  // the last step's logits are gone
+    ++step_;
+    for (Loaded& loaded : programs_)
+      loaded.buffers = loaded.program.place(arena_.data(), limits_.max_batch_tokens, limits_.max_logit_rows);
+  }
+  const size_t floats = scratch_floats(shape_, program);
+  if (floats > scratch_floats_) {
+    scratch_ = Arena(floats * sizeof(float) * static_cast<size_t>(pool_->size()));
+    scratch_floats_ = floats;
+  }
+  auto buffers = program.place(arena_.data(), limits_.max_batch_tokens, limits_.max_logit_rows);
+  programs_.push_back({std::move(program), std::move(buffers)});
+  return static_cast<int32_t>(programs_.size()) - 1;
+}
+
+int32_t Model::add_adapter(LowRankAdapter adapter) {
+  for (const auto& [id, pair] : adapter.pairs) {
+    if (id < 0 || static_cast<size_t>(id) >= weights_.matrices.size())
+      throw std::invalid_argument("an adapter's pair names a matrix that is not there");
+    const PackedWeight& base = weights_.matrices[static_cast<size_t>(id)];
+    if (pair.a.cols() != base.cols() || pair.b.rows() != base.rows() || pair.a.rows() != pair.b.cols())
+      throw std::invalid_argument("an adapter's pair does not have the shape of its matrix");
+  }
+  adapters_.push_back(std::move(adapter));
+  return static_cast<int32_t>(adapters_.size()) - 1;
+}
+
+void Model::forward(int32_t program, const Batch& batch) {
+  if (program < 0 || static_cast<size_t>(program) >= programs_.size())
+    throw std::invalid_argument("there is no such program");
+  Loaded& loaded = programs_[static_cast<size_t>(program)];
+  check_batch(batch, limits_, shape_.vocab_size, cache_.num_blocks(), static_cast<int64_t>(adapters_.size()));
+  if (static_cast<size_t>(loaded.program.num_taps()) != batch.tap_rows.size())
+    throw std::invalid_argument("the program keeps another number of taps than the batch asks for");
+  if (std::any_of(batch.adapters.begin(), batch.adapters.end(), [](int32_t id) { return id >= 0; }) &&
+      !loaded.program.adapted())
+    throw std::invalid_argument("the program does not keep what adapters read");
+  ++step_;
+  kept_.assign(batch.tap_rows.size(), {});
+  Executor(*this, loaded.program, loaded.buffers, batch).run();
+  num_logit_rows_ = static_cast<int64_t>(batch.logit_rows.size());
+  logits_ = loaded.buffers[static_cast<size_t>(loaded.program.output)].f32;
+}
+
+const std::vector<float>& Model::kept(int32_t tap) const {
+  if (tap < 0 || static_cast<size_t>(tap) >= kept_.size()) throw std::invalid_argument("the step has no such tap");
+  return kept_[static_cast<size_t>(tap)];
+}
+
+}  // namespace herd

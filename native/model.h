@@ -1,0 +1,82 @@
+// One loaded model: weights, programs, adapters, the KV cache, and what the last step left.
+//
+// Not safe for several threads at once. Every array of a batch is checked before a pointer is followed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "arena.h"
+#include "batch.h"
+#include "isa.h"
+#include "kv_cache.h"
+#include "program.h"
+#include "thread_pool.h"
+#include "weights.h"
+
+namespace herd {
+
+class Model {
+ public:
+  // `inverse_frequencies` has rotary_dim / 2 radians per position; cosines and sines are multiplied by `rope_scale`.
+  Model(std::shared_ptr<ThreadPool> pool, Isa isa, const ModelShape& shape, const Limits& limits, bool kv_half,
+        int64_t num_blocks, std::vector<double> inverse_frequencies, double rope_scale);
+
+  // Each returns the id by which operations name it.
+  int32_t add_matrix(PackedWeight weight);
+  int32_t add_vector(std::vector<float> values);
+  int32_t add_program(Program program);
+  int32_t add_adapter(LowRankAdapter adapter);
+
+  // Packs with all threads; `rows` of blocks are `stride` bytes apart.
+  PackedWeight pack(BlockType type, int64_t rows, int64_t cols, const uint8_t* file_rows, size_t stride);
+
+  // Runs a program for one step. Its logits and kept rows stay until the next forward.
+  void forward(int32_t program, const Batch& batch);
+
+  int64_t step() const { return step_; }  // number of the last forward; 0 before the first
+  int64_t num_logit_rows() const { return num_logit_rows_; }
+  const float* logits(int64_t row) const { return logits_ + row * shape_.vocab_size; }
+  const std::vector<float>& kept(int32_t tap) const;
+
+  const KVCache& cache() const { return cache_; }
+  const ModelShape& shape() const { return shape_; }
+  ThreadPool& pool() { return *pool_; }
+  Isa isa() const { return isa_; }
+
+ private:
+  friend class Executor;
+
+  float* scratch(int thread) const {
+    return reinterpret_cast<float*>(scratch_.data()) + static_cast<size_t>(thread) * scratch_floats_;
+  }
+
+  struct Loaded {
+    Program program;
+    std::vector<Buffer> buffers;
+  };
+
+  std::shared_ptr<ThreadPool> pool_;
+  Isa isa_;
+  ModelShape shape_;
+  Limits limits_;
+  KVCache cache_;
+  std::vector<double> inverse_frequencies_;
+  double rope_scale_;
+  Weights weights_;
+  std::vector<LowRankAdapter> adapters_;
+  std::vector<Loaded> programs_;
+  Arena arena_;  // buffers of whichever program runs
+  size_t arena_bytes_ = 0;
+  Arena scratch_;  // of each thread in turn
+  size_t scratch_floats_ = 0;
+
+  int64_t step_ = 0;
+  int64_t num_logit_rows_ = 0;
+  const float* logits_ = nullptr;
+  std::vector<std::vector<float>> kept_;
+};
+
+}  // namespace herd

@@ -1,0 +1,189 @@
+#include "program.h"
+
+#include <algorithm>
+#include <array>
+#include <stdexcept>
+#include <string_view>
+#include <utility>
+
+namespace herd {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, OpKind>, 9> kKinds = {{
+    {"embed", OpKind::embed},
+    {"rms_norm", OpKind::rms_norm},
+    {"linear", OpKind::linear},
+    {"store_kv", OpKind::store_kv},
+    {"attention", OpKind::attention},
+    {"silu_mul", OpKind::silu_mul},
+    {"add", OpKind::add},
+    {"keep", OpKind::keep},
+    {"pick_rows", OpKind::pick_rows},
+}};
+
+void require(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+// Checks one operation against the buffers and weights it names.
+class Checker {
+ public:
+  Checker(const Program& program, const ModelShape& shape, const Weights& weights)
+      : program_(program), shape_(shape), weights_(weights) {}
+
+  void check(const Operation& op) const {
+    switch (op.kind) {
+      case OpKind::embed: return check_embed(op);
+      case OpKind::rms_norm: return check_norm(op);
+      case OpKind::linear: return check_linear(op);
+      case OpKind::store_kv: return check_store(op);
+      case OpKind::attention: return check_attention(op);
+      case OpKind::silu_mul: return check_rows(op, 2);
+      case OpKind::add: return check_rows(op, 2);
+      case OpKind::keep: return require(op.tap >= 0 && reads(op, 1) && f32(op.reads[0]), "keep: needs a tap and f32 rows");
+      case OpKind::pick_rows:
+        require(reads(op, 1) && writes(op, 1) && f32(op.reads[0]), "pick_rows: one f32 buffer in, one out");
+        require(!at(op.reads[0]).per_logit_row && at(op.writes[0]).per_logit_row, "pick_rows: from T rows to R rows");
+        return require(at(op.reads[0]).width == at(op.writes[0]).width, "pick_rows: widths differ");
+    }
+  }
+
+ private:
+  const BufferSpec& at(int32_t id) const {
+    require(id >= 0 && static_cast<size_t>(id) < program_.buffers.size(), "an operation names a buffer that is not there");
+    return program_.buffers[static_cast<size_t>(id)];
+  }
+  bool f32(int32_t id) const { return at(id).f32; }
+  static bool reads(const Operation& op, size_t n) { return op.reads.size() == n; }
+  static bool writes(const Operation& op, size_t n) { return op.writes.size() == n; }
+  const PackedWeight& matrix(int32_t id) const {
+    require(id >= 0 && static_cast<size_t>(id) < weights_.matrices.size(), "an operation names a matrix that is not there");
+    return weights_.matrices[static_cast<size_t>(id)];
+  }
+  int64_t vector_size(int32_t id) const {
+    require(id >= 0 && static_cast<size_t>(id) < weights_.vectors.size(), "an operation names a vector that is not there");
+    return static_cast<int64_t>(weights_.vectors[static_cast<size_t>(id)].size());
+  }
+  void check_layer(const Operation& op) const {
+    require(op.layer >= 0 && op.layer < shape_.layers, "an operation names a layer that is not there");
+  }
+
+  void check_embed(const Operation& op) const {
+    require(writes(op, 1) && op.weights.size() == 1 && f32(op.writes[0]), "embed: one weight, one f32 buffer out");
+    require(!at(op.writes[0]).per_logit_row, "embed: makes T rows");
+    const PackedWeight& table = matrix(op.weights[0]);
+    require(table.cols() == at(op.writes[0]).width && table.rows() == shape_.vocab_size, "embed: the table's shape");
+  }
+
+  void check_rows(const Operation& op, size_t num_reads) const {
+    require(reads(op, num_reads) && writes(op, 1), "a row operation has the wrong number of buffers");
+    for (const int32_t id : op.reads) {
+      require(f32(id) && at(id).width == at(op.writes[0]).width, "a row operation reads f32 rows of its result's width");
+      require(at(id).per_logit_row == at(op.writes[0]).per_logit_row, "a row operation keeps the number of rows");
+    }
+  }
+
+  void check_norm(const Operation& op) const {
+    check_rows(op, 1);
+    require(op.weights.size() == 1 && vector_size(op.weights[0]) == at(op.writes[0]).width, "rms_norm: the weight's size");
+  }
+
+  void check_linear(const Operation& op) const {
+    const size_t maps = op.weights.size();
+    require(reads(op, 1) && maps > 0 && writes(op, maps), "linear: one input, a result for each weight");
+    require(op.biases.size() == maps && op.residuals.size() == maps, "linear: a bias and a residual entry for each weight");
+    const BufferSpec& input = at(op.reads[0]);
+    for (size_t i = 0; i < maps; ++i) {
+      const PackedWeight& w = matrix(op.weights[i]);
+      const BufferSpec& out = at(op.writes[i]);
+      require(w.cols() == input.width && w.rows() == out.width, "linear: the weight's shape");
+      require(is_float(w.type()) ? input.f32 : input.q8, "linear: its input lacks the form that the weight reads");
+      require(out.f32 && out.per_logit_row == input.per_logit_row && op.writes[i] != op.reads[0], "linear: its result");
+      if (op.biases[i] != kNone) require(vector_size(op.biases[i]) == w.rows(), "linear: the bias's size");
+      if (op.residuals[i] == kNone) continue;
+      const BufferSpec& residual = at(op.residuals[i]);
+      require(residual.f32 && residual.width == out.width && residual.per_logit_row == out.per_logit_row,
+              "linear: the residual's shape");
+    }
+  }
+
+  void check_store(const Operation& op) const {
+    check_layer(op);
+    require(reads(op, 2), "store_kv: keys and values");
+    for (const int32_t id : op.reads)
+      require(f32(id) && at(id).width == shape_.kv_heads * shape_.head_dim && !at(id).per_logit_row, "store_kv: the width");
+  }
+
+  void check_attention(const Operation& op) const {
+    check_layer(op);
+    check_rows(op, 1);
+    require(at(op.reads[0]).width == shape_.heads * shape_.head_dim && !at(op.reads[0]).per_logit_row, "attention: the width");
+    require(op.reads[0] != op.writes[0], "attention: queries are read while results are written");
+  }
+
+  const Program& program_;
+  const ModelShape& shape_;
+  const Weights& weights_;
+};
+
+}  // namespace
+
+OpKind op_kind_from_name(const std::string& name) {
+  for (const auto& [known, kind] : kKinds)
+    if (known == name) return kind;
+  throw std::invalid_argument("no operation is called " + name);
+}
+
+void Program::complete(const ModelShape& shape, const Weights& weights) {
+  const Checker checker(*this, shape, weights);
+  for (const BufferSpec& buffer : buffers) require(buffer.width > 0 && (buffer.f32 || buffer.q8), "a buffer without room");
+  for (const Operation& op : operations) checker.check(op);
+  for (const Operation& op : operations)
+    if (op.kind == OpKind::attention) buffers[static_cast<size_t>(op.writes[0])].f32 = true;
+  require(output >= 0 && static_cast<size_t>(output) < buffers.size(), "the program's result is not a buffer");
+  const BufferSpec& logits = buffers[static_cast<size_t>(output)];
+  require(logits.f32 && logits.per_logit_row && logits.width == shape.vocab_size, "the program's result must be logits");
+}
+
+int32_t Program::num_taps() const {
+  int32_t taps = 0;
+  for (const Operation& op : operations)
+    if (op.kind == OpKind::keep) taps = std::max(taps, op.tap + 1);
+  return taps;
+}
+
+bool Program::adapted() const {
+  return std::all_of(operations.begin(), operations.end(), [&](const Operation& op) {
+    return op.kind != OpKind::linear || buffers[static_cast<size_t>(op.reads[0])].f32;
+  });
+}
+
+std::vector<Buffer> Program::place(std::byte* arena, int64_t max_rows, int64_t max_logit_rows) const {
+  std::vector<Buffer> placed;
+  for (const BufferSpec& spec : buffers) {
+    const auto rows = static_cast<size_t>(spec.per_logit_row ? max_logit_rows : max_rows);
+    Buffer buffer{spec.width, spec.per_logit_row, nullptr, nullptr};
+    if (spec.f32) {
+      buffer.f32 = reinterpret_cast<float*>(arena);
+      arena += aligned_size(rows * static_cast<size_t>(spec.width) * sizeof(float));
+    }
+    if (spec.q8) {
+      buffer.q8 = reinterpret_cast<ActivationBlock*>(arena);
+      arena += rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock);
+    }
+    placed.push_back(buffer);
+  }
+  return placed;
+}
+
+size_t Program::arena_bytes(int64_t max_rows, int64_t max_logit_rows) const {
+  size_t bytes = 0;
+  for (const BufferSpec& spec : buffers) {
+    const auto rows = static_cast<size_t>(spec.per_logit_row ? max_logit_rows : max_rows);
+    if (spec.f32) bytes += aligned_size(rows * static_cast<size_t>(spec.width) * sizeof(float));
+    if (spec.q8) bytes += rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock);
+  }
+  return bytes;
+}
+
+}  // namespace herd

@@ -1,0 +1,31 @@
+// Operations on one row of activations. Each result depends on that row alone, in one fixed order of float operations.
+#pragma once
+
+#include <cstdint>
+
+#include "isa.h"
+
+namespace herd {
+
+struct RowKernels {
+  // out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, eq. 4). `out` may be `x`.
+  void (*rms_norm)(const float* x, const float* weight, int64_t n, float eps, float* out);
+
+  // out = gate / (1 + e^-gate) * up (Shazeer 2020). `out` may be either input.
+  void (*silu_mul)(const float* gate, const float* up, int64_t n, float* out);
+
+  // out += scale * x.
+  void (*add_scaled)(const float* x, float scale, int64_t n, float* out);
+
+  // One head turned by its row's angles (Su et al. 2021, eq. 34, halves paired as in GPT-NeoX), times `scale`:
+  // pair i is (x[i], x[i + rotary_dim / 2]); turns[] holds rotary_dim / 2 cosines, then as many sines. Dimensions past
+  // rotary_dim are only scaled; rotary_dim 0 turns nothing.
+  void (*rotate)(const float* x, const float* turns, int64_t rotary_dim, int64_t head_dim, float scale, float* out);
+
+  // Between float32 and IEEE halves, nearest, ties to even.
+  void (*to_f16)(const float* x, int64_t n, uint16_t* out);
+};
+
+const RowKernels& row_kernels(Isa isa);
+
+}  // namespace herd

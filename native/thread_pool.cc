@@ -1,0 +1,121 @@
+#include "thread_pool.h"
+
+#include <pthread.h>
+
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace herd {
+namespace {
+
+// Some 20 us of pauses: longer than any gap between two operations of a step, far shorter than a scheduler's slice.
+constexpr int kSpins = 1000;
+
+// Counts the forks this process descends from; workers of an older generation do not exist here.
+std::atomic<std::uint32_t> fork_generation{0};
+
+void watch_forks() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { fork_generation.fetch_add(1); });
+  (void)registered;
+}
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Waits until `value` is no longer `old`: spins, then parks.
+int await_change(const std::atomic<int>& value, int old) {
+  for (int i = 0; i < kSpins; ++i) {
+    const int now = value.load(std::memory_order_acquire);
+    if (now != old) return now;
+    pause();
+  }
+  value.wait(old, std::memory_order_acquire);
+  return value.load(std::memory_order_acquire);
+}
+
+}  // namespace
+
+struct ThreadPool::Workers {
+  alignas(64) std::atomic<int> epoch{0};      // rises with every task; what workers wait for
+  alignas(64) std::atomic<int> unfinished{0};  // workers still in the task; what the caller waits for
+  Entry entry = nullptr;                       // null tells workers to end
+  void* context = nullptr;
+  std::uint32_t generation = fork_generation.load();
+  std::vector<std::thread> threads;
+
+  explicit Workers(int count) {
+    try {
+      for (int i = 1; i <= count; ++i) threads.emplace_back([this, i] { work(i); });
+    } catch (...) {
+      stop();
+      throw std::runtime_error("the system gives no more threads: use fewer");
+    }
+  }
+
+  void work(int thread) {
+    for (int seen = 0;;) {
+      int now = await_change(epoch, seen);
+      if (now == seen) continue;
+      seen = now;
+      if (entry == nullptr) return;
+      entry(context, thread);
+      if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_one();
+    }
+  }
+
+  void start(Entry task, void* task_context) {
+    entry = task;
+    context = task_context;
+    unfinished.store(static_cast<int>(threads.size()), std::memory_order_relaxed);
+    epoch.fetch_add(1, std::memory_order_release);
+    epoch.notify_all();
+  }
+
+  void finish() {
+    for (int left = unfinished.load(std::memory_order_acquire); left != 0;) left = await_change(unfinished, left);
+  }
+
+  void stop() {
+    entry = nullptr;
+    epoch.fetch_add(1, std::memory_order_release);
+    epoch.notify_all();
+    for (auto& thread : threads) thread.join();
+    threads.clear();
+  }
+
+  bool alive() const { return generation == fork_generation.load(std::memory_order_relaxed); }
+};
+
+ThreadPool::ThreadPool(int threads) : threads_(threads) {
+  if (threads < 1 || threads > 1024) throw std::invalid_argument("threads must be from 1 to 1024");
+  watch_forks();
+}
+
+ThreadPool::~ThreadPool() {
+  if (!workers_) return;
+  if (workers_->alive()) {
+    workers_->stop();
+  } else {
+    (void)workers_.release();  // the parent's threads: joining them here would wait for ever
+  }
+}
+
+void ThreadPool::dispatch(Entry entry, void* context) {
+  if (threads_ > 1) {
+    if (workers_ && !workers_->alive()) (void)workers_.release();
+    if (!workers_) workers_ = std::make_unique<Workers>(threads_ - 1);
+    workers_->start(entry, context);
+    entry(context, 0);
+    workers_->finish();
+  } else {
+    entry(context, 0);
+  }
+}
+
+}  // namespace herd

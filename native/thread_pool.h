@@ -1,0 +1,64 @@
+// A fork-join pool: run(task) calls task(thread) once on every thread, the caller being thread 0, and returns when
+// all have returned. That return is the barrier between two operations of a forward pass.
+//
+// Workers spin briefly for the next task and then park in the kernel, so an idle engine costs nothing and a busy one
+// does not pay for a wake-up between operations. Measured on two Zen 4 cores: 0.3 us from run() to its return with
+// an empty task on two spinning threads, 6 us when the worker was parked.
+//
+// Which thread does what is the task's affair and must depend on the thread's number alone (static partition): no
+// result of ours depends on it, but times are then repeatable and caches stay warm.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+
+namespace herd {
+
+class ThreadPool {
+ public:
+  // `threads` counts the caller. Workers start at the first run() and again after a fork, whose child has none.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return threads_; }
+
+  // Calls task(thread) for thread in [0, size()). The task must not throw and must not call run().
+  template <class Task>
+  void run(Task&& task) {
+    using Plain = std::remove_reference_t<Task>;
+    dispatch([](void* context, int thread) { (*static_cast<Plain*>(context))(thread); },
+             const_cast<std::remove_const_t<Plain>*>(&task));
+  }
+
+  // Models that share a pool take turns: hold this for the length of a forward pass.
+  std::mutex& turn() { return turn_; }
+
+ private:
+  using Entry = void (*)(void* context, int thread);
+  struct Workers;
+
+  void dispatch(Entry entry, void* context);
+
+  const int threads_;
+  std::mutex turn_;
+  std::unique_ptr<Workers> workers_;
+};
+
+// The part of [0, count) that `thread` of `threads` does: contiguous, in multiples of `grain`, sizes within one grain.
+struct Range {
+  std::int64_t begin, end;
+};
+
+inline Range partition(std::int64_t count, std::int64_t grain, int thread, int threads) {
+  const std::int64_t grains = (count + grain - 1) / grain;
+  const std::int64_t begin = grains * thread / threads * grain;
+  const std::int64_t end = grains * (thread + 1) / threads * grain;
+  return {begin < count ? begin : count, end < count ? end : count};
+}
+
+}  // namespace herd

@@ -1,0 +1,163 @@
+"""The compiled core, typed: one class that holds a model's native state and speaks canonical names.
+
+Names become ids here, and programs (see `program.py`) become what the core runs. Arrays of the wrong dtype, rank or
+layout are a TypeError, arrays whose contents would lead outside the model's bounds a ValueError; both come from the core.
+Not safe for several threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openherd import _native
+from openherd.checkpoints.source import LoraPair, Tensor
+from openherd.config import ModelConfig
+from openherd.kernels.program import Operation, Program
+from openherd.kernels.rope import inverse_frequencies
+from openherd.quant.dequantize import dequantize
+
+F32: TypeAlias = NDArray[np.float32]
+I32: TypeAlias = NDArray[np.int32]
+U8: TypeAlias = NDArray[np.uint8]
+
+# Weights of these types are multiplied by float32 activations, all others by activations in int8 blocks.
+FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the core allocates: the largest step, and the blocks of the KV cache."""
+
+    max_context: int
+    max_seqs: int
+    max_batch_tokens: int
+    max_logit_rows: int
+    num_blocks: int
+    kv_half: bool
+
+
+class NativeModel:
+    """Weights, programs, adapters and the KV cache of one model in native memory."""
+
+    def __init__(self, pool: Any, isa: str, config: ModelConfig, sizes: Sizes) -> None:
+        frequencies, scale = inverse_frequencies(config)
+        self._config = config
+        self._matrices: dict[str, int] = {}
+        self._vectors: dict[str, int] = {}
+        self._native = _native.Model(
+            pool,
+            isa,
+            (
+                config.n_layers,
+                config.n_heads,
+                config.n_kv_heads,
+                config.head_dim,
+                config.rotary_dim,
+                config.vocab_size,
+                config.norm_eps,
+            ),
+            (sizes.max_context, sizes.max_seqs, sizes.max_batch_tokens, sizes.max_logit_rows),
+            sizes.kv_half,
+            sizes.num_blocks,
+            np.ascontiguousarray(frequencies, np.float64),
+            scale,
+        )
+
+    def add_tensor(self, tensor: Tensor) -> None:
+        """Pack a matrix in its block type, or keep a vector in float32."""
+        if len(tensor.shape) == 2:
+            self._matrices[tensor.name] = self._native.add_matrix(_file_tensor(tensor))
+        else:
+            values = dequantize(tensor.rows(), tensor.type).reshape(-1)
+            self._vectors[tensor.name] = self._native.add_vector(np.ascontiguousarray(values, np.float32))
+
+    def add_program(self, program: Program) -> int:
+        """The number by which `forward` runs it."""
+        buffers = [(b.width, b.rows == "R", "f32" in b.forms, "q8" in b.forms) for b in program.buffers]
+        operations = [self._operation(op) for op in program.operations]
+        number: int = self._native.add_program(buffers, operations, program.output)
+        return number
+
+    def add_adapter(self, scale: float, pairs: Mapping[str, LoraPair]) -> int:
+        """The number by which a sequence's rows ask for it. `pairs` by the full name of the weight they add to."""
+        unknown = sorted(set(pairs) - set(self._matrices))
+        if unknown:
+            raise ValueError(f"the adapter changes {unknown[0]}, which the model does not have")
+        triples = [(self._matrices[name], _file_tensor(p.a), _file_tensor(p.b)) for name, p in pairs.items()]
+        number: int = self._native.add_adapter(scale, triples)
+        return number
+
+    def forward(self, program: int, *arrays: I32, tap_rows: list[I32]) -> int:
+        """Run one step. `arrays` in the order of the core's signature; returns the step's number."""
+        self._native.forward(program, *arrays, tap_rows)
+        step: int = self._native.step
+        return step
+
+    @property
+    def step(self) -> int:
+        """The number of the last forward: what is left of it is valid until the next."""
+        step: int = self._native.step
+        return step
+
+    def logits(self) -> F32:
+        """[R, V] of the last step."""
+        logits: F32 = self._native.logits()
+        return logits
+
+    def kept(self, tap: int) -> F32:
+        """What the last step's tap saw, rows one after another."""
+        rows: F32 = self._native.kept(tap)
+        return rows
+
+    def copy_blocks(self, pairs: I32) -> None:
+        self._native.copy_blocks(pairs)
+
+    def read_blocks(self, blocks: I32) -> U8:
+        data: U8 = self._native.read_blocks(blocks)
+        return data
+
+    def write_blocks(self, blocks: I32, data: U8) -> None:
+        self._native.write_blocks(blocks, data)
+
+    def _operation(self, op: Operation) -> tuple[Any, ...]:
+        """What the core reads: ids for names, -1 for nothing."""
+        table = self._vectors if op.kind == "rms_norm" else self._matrices
+        weights = [table[f"{name}.weight"] for name in op.names]
+        biases = [self._vectors.get(f"{name}.bias", -1) for name in op.names] if op.kind == "linear" else []
+        residuals = [-1 if buffer is None else buffer for buffer in op.residuals]
+        reads, writes = list(op.reads), list(op.writes)
+        return op.kind, reads, writes, weights, biases, residuals, op.rotated, op.layer, op.tap
+
+
+def make_pool(threads: int) -> Any:
+    """Compute threads that several models may share."""
+    return _native.ThreadPool(threads)
+
+
+def default_isa() -> str:
+    """The instruction set in use: OPENHERD_ISA, else the fastest this machine runs."""
+    name: str = _native.default_isa()
+    return name
+
+
+def packed_bytes(tensor: Tensor) -> int:
+    """Native memory that a tensor takes."""
+    if len(tensor.shape) != 2:
+        return 4 * int(np.prod(tensor.shape, dtype=np.int64))
+    size: int = _native.packed_bytes(tensor.type.ggml_id, *tensor.shape)
+    return size
+
+
+def kv_block_bytes(config: ModelConfig, *, half: bool) -> int:
+    """Bytes of one block of the KV cache, all layers."""
+    size: int = _native.kv_block_bytes(config.n_layers, config.n_kv_heads, config.head_dim, half)
+    return size
+
+
+def _file_tensor(tensor: Tensor) -> tuple[int, U8, int]:
+    return tensor.type.ggml_id, np.ascontiguousarray(tensor.rows()), tensor.shape[-1]
