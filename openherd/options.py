@@ -86,7 +86,7 @@ class EngineOptions:
     kv_memory: int | None = None
     """Bytes for the KV cache; none: from the context asked and the memory that is free."""
     max_seqs: int = 32
-    """Sequences that run at once; more wait."""
+    """Sequences that run at once, at most one for each of max_batch_tokens; more wait."""
     max_batch_tokens: int = 512
     """Rows of one step: longer prompts are prefilled in chunks of at most this many tokens."""
     prefix_caching: bool = True
