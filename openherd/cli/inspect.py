@@ -48,7 +48,7 @@ def inspect(
     console.print(_facts(_overview(description)))
     if config := description["config"]:
         console.print("\nArchitecture")
-        console.print(_facts((name, value) for name, value in config.items() if value not in (None, (), [])))
+        console.print(_facts(_architecture(config)))
     console.print("\nTypes")
     console.print(_types(description["types"]))
     if tensors:
@@ -76,10 +76,24 @@ def _overview(d: dict[str, Any]) -> Facts:
         yield "at full context", _mebibytes(memory["full_context_f16"])
 
 
+def _architecture(config: dict[str, Any]) -> Facts:
+    """The config's own words; what is off or left at its neutral value is not listed."""
+    scaling = config["rope_scaling"]
+    for name, value in config.items():
+        if name == "rope_scaling":
+            if scaling["kind"] != "none":
+                yield name, ", ".join(f"{key} {part}" for key, part in scaling.items() if part is not None)
+        elif name == "rope_factors":
+            if value:
+                yield name, f"{len(value)} divisors"
+        elif value:
+            yield name, f"{value:g}" if isinstance(value, float) else "yes" if value is True else value
+
+
 def _facts(facts: Facts) -> Table:
     """Two columns, name and value. What comes from the file cannot steer the terminal."""
     table = _table()
-    table.add_column(style="bold")
+    table.add_column(style="bold", min_width=len("at full context"))
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, visible(str(value)))

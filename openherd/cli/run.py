@@ -42,13 +42,13 @@ def run(
     model
         A catalogue name or a file; none: the default model.
     prompt
-        The text to complete; - reads it from standard input.
+        The text to complete; - reads it from standard input, without the newline at its end.
     chat
         Take the prompt as a user's message and answer it through the model's chat template.
     system
         A system message before the prompt; needs --chat.
     template
-        A built-in chat template (chatml, llama-2, llama-3, plain) or a Jinja file instead of the model's own.
+        A built-in chat template (chatml, llama-2, llama-3) or a Jinja file instead of the model's own.
     schema
         Hold the answer to a JSON schema: a file, or the schema itself if it begins with a brace.
     adapter
@@ -96,7 +96,7 @@ def _read_prompt(prompt: str) -> str:
     if len(data) > MAX_PROMPT_BYTES:
         raise InputError(f"the prompt on standard input is longer than {MAX_PROMPT_BYTES >> 20} MiB")
     try:
-        return data.decode()
+        return data.decode().removesuffix("\n")
     except UnicodeDecodeError as why:
         raise InputError(f"the prompt on standard input is not UTF-8 text (byte {why.start})") from None
 

@@ -14,7 +14,7 @@ from openherd.config import ModelConfig
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
 from openherd.errors import InputError
-from openherd.llm.templates import find_template
+from openherd.llm.templates import template_source
 from openherd.options import EngineOptions
 from openherd.store.progress import Progress
 from openherd.store.resolve import resolve
@@ -31,17 +31,14 @@ class LoadedModel:
     tokenizer: Tokenizer
     engine: Engine
     adapters: Mapping[str, int]
-    template_asked: str | None
-    template_own: str | None
+    template_source: str | None  # the one that was asked for, else the model's own
     load_s: float  # from the file on disk to an engine that is ready; fetching is not counted
 
     @cached_property
     def template(self) -> ChatTemplate:
         """Made on first use, so that a model without one still completes text. Raises `TemplateError`."""
-        source = find_template(self.template_asked, self.template_own)
-        return ChatTemplate(
-            source, bos_token=self._token_text(self.tokenizer.bos_id), eos_token=self._token_text(self.tokenizer.eos_id)
-        )
+        bos, eos = (self._token_text(token) for token in (self.tokenizer.bos_id, self.tokenizer.eos_id))
+        return ChatTemplate(self.template_source, bos_token=bos, eos_token=eos)
 
     def adapter(self, name: str | None) -> int:
         """The engine's number of an adapter, -1 for none. Raises `InputError` that lists the known names."""
@@ -71,8 +68,7 @@ def load_model(
     path = resolve(None if ref is None else str(ref), offline=offline, progress=progress)
     started = perf_counter()
     checkpoint = open_checkpoint(path)
-    if template is not None:
-        find_template(template, None)  # a name or file that is wrong is said before the work, not after
+    source = checkpoint.chat_template if template is None else template_source(template)
     tokenizer = Tokenizer(checkpoint.tokenizer)
     engine = _start(checkpoint, tokenizer, options)
     try:
@@ -89,8 +85,7 @@ def load_model(
         tokenizer=tokenizer,
         engine=engine,
         adapters=numbers,
-        template_asked=template,
-        template_own=checkpoint.chat_template,
+        template_source=source,
         load_s=perf_counter() - started,
     )
 

@@ -42,7 +42,7 @@ def tiny_llm(*, context: int = 512, max_seqs: int = 16, stop_ids: Iterable[int] 
         options=EngineOptions(context=context, max_seqs=max_seqs, max_batch_tokens=64, kv_memory=64 << 20),
         stop_ids=stops,
     )
-    return LLM(LoadedModel("tiny", Path("tiny.gguf"), CONFIG, tokenizer, engine, {}, None, TEMPLATE, 0.0))
+    return LLM(LoadedModel("tiny", Path("tiny.gguf"), CONFIG, tokenizer, engine, {}, TEMPLATE, 0.0))
 
 
 def num_used_blocks(llm: LLM) -> int:
