@@ -18,7 +18,7 @@ VARIABLE = "OPENHERD_HOME"
 def home() -> Path:
     """The folder itself, absolute; it need not exist yet."""
     named = os.environ.get(VARIABLE)
-    return Path(named).expanduser().absolute() if named else Path.home() / ".openherd"
+    return Path(os.path.abspath(os.path.expanduser(named or "~/.openherd")))
 
 
 def models_folder() -> Path:

