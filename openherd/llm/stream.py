@@ -23,6 +23,7 @@ class Stream:
     def __init__(self, driver: Driver, answers: Sequence[Answer]) -> None:
         self._driver = driver
         self._answers = answers
+        self._closed = False
         self._abandon = finalize(self, driver.abandon, answers)
         self._abandon.atexit = False
 
@@ -40,7 +41,8 @@ class Stream:
         return delta
 
     def close(self) -> None:
-        """End the answers that are not finished. Safe to repeat."""
+        """End the answers that are not finished; no delta follows. Safe to repeat."""
+        self._closed = True
         self._abandon.detach()
         self._driver.cancel(self._answers)
 
@@ -64,6 +66,8 @@ class Stream:
 
     def _next(self) -> Delta | None:
         """The next delta of any choice; None at the end of all."""
+        if self._closed:
+            return None
         found = self._driver.run_until(self._ready)
         return found[0] if found else None
 
