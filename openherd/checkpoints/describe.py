@@ -44,7 +44,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "license": _text(keys, "general.license"),
         "architecture": _text(keys, "general.architecture"),
         "unsupported": unsupported,
-        "config": asdict(config) if config else None,
+        "config": asdict(config) | {"rope_factors": list(config.rope_factors)} if config else None,
         "parameters": num_parameters,
         "bits_per_weight": round(8 * num_bytes / num_parameters, 3) if num_parameters else None,
         "types": _types(tensors),

@@ -71,7 +71,7 @@ def test_config_of_a_plain_model(opened: Opened) -> None:
     assert config.rope_scaling == RopeScaling()
     assert config.rope_factors == ()
     assert config.tied_embeddings
-    assert not (config.qkv_bias or config.o_bias or config.mlp_bias)
+    assert (config.qkv_bias, config.o_bias, config.mlp_bias) == (False, False, False)
     assert "lm_head.weight" not in checkpoint.tensors
 
 
