@@ -11,19 +11,23 @@ import hashlib
 import random
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from openherd.checkpoints import open_checkpoint
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
 from openherd.engine.sequence import Request
-from tests.unit.engine.tiny_model import Answer, drain, prompt, request, run, tiny_engine
+from openherd.options import SamplingParams
+from openherd.tokenizers import Tokenizer
+from tests.unit.engine.tiny_model import FULL, Answer, drain, prompt, request, run, tiny_engine
 
 NUM_PROMPTS = 64
+NUM_TOKENS = 36
 KINDS: tuple[dict[str, Any], ...] = (
     {},  # temperature 1, all tokens
     {"temperature": 0.0},
@@ -32,38 +36,83 @@ KINDS: tuple[dict[str, Any], ...] = (
 )
 
 
-@cache
-def requests() -> tuple[Request, ...]:
-    """Prompts of 40 to 166 tokens; every second begins with one of two shared prefixes of 40 tokens."""
+WORDS = (
+    "the river of stones 1984 was, naïve; and (then) light! über 東京 answers ran home because 3.14 trees sing "
+    "don't \"quote\" me while rain, slowly, fills 12,000 empty cups - or does it?"
+).split()
+    "the",
+    "river",
+    "of",
+    "stones",
+    "1984",
+    "was,",
+    "naïve;",
+    "and",
+    "(then)",
+    "light!",
+    "über",
+    "東京",
+    "answers",
+    "ran",
+    "home",
+    "because",
+    "3.14",
+    "trees",
+    "sing",
+]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on a backend, and the 64 requests that it answers."""
+
+    name: str
+    requests: tuple[Request, ...]
+    start: Callable[..., Engine]  # threads, and the options of `tiny_engine`
+
+
+def tiny(backend_name: str) -> Subject:
+    """The tiny model. Prompts of 40 to 166 tokens; every second begins with one of four prefixes of 40 tokens."""
     asked = []
     for i in range(NUM_PROMPTS):
-        plain = request(40 + 2 * i, i, max_tokens=36, **KINDS[i % len(KINDS)])
+        plain = request(40 + 2 * i, i, max_tokens=NUM_TOKENS, **KINDS[i % len(KINDS)])
         shared = prompt(40, 1000 + i % 4) if i % 2 else ()
         asked.append(replace(plain, prompt_ids=shared + plain.prompt_ids[len(shared) :]))
-    return tuple(asked)
 
-
-@pytest.fixture(scope="module", params=["reference", "native"])
-def backend_name(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-Start = Callable[..., Engine]
-
-
-@pytest.fixture(scope="module")
-def start(backend_name: str) -> Start:
     def start(threads: int = 2, **options: Any) -> Engine:
         return tiny_engine(backend=make_backend(backend_name, threads), **options)
 
-    return start
+    return Subject(backend_name, tuple(asked), start)
+
+
+def default(path: Path) -> Subject:
+    """The default model on the native core. Prompts of 25 to 88 words; every second begins like three others."""
+    checkpoint = open_checkpoint(path)
+    tokenizer = Tokenizer(checkpoint.tokenizer)
+    asked = []
+    for i in range(NUM_PROMPTS):
+        words = random.Random(i % 16 if i % 2 else 1000 + i).choices(WORDS, k=25) + random.Random(i).choices(WORDS, k=i)
+        params = SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True, **{**FULL, "seed": i, **KINDS[i % len(KINDS)]})
+        asked.append(Request(tuple(tokenizer.encode(" ".join(words))), params))
+
+    def start(threads: int = 2, **options: Any) -> Engine:
+        backend = make_backend("native", threads)
+        return tiny_engine(backend=backend, config=checkpoint.config, weights=checkpoint.tensors, **options)
+
+    return Subject("default", tuple(asked), start)
+
+
+@pytest.fixture(scope="module", params=["reference", "native", pytest.param("default", marks=pytest.mark.slow)])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    if request.param == "default":
+        return default(request.getfixturevalue("default_model"))
+    return tiny(request.param)
 
 
 @pytest.fixture(scope="module")
-def alone(start: Start) -> list[Answer]:
-    engine = start(max_seqs=1, max_batch_tokens=512, prefix_caching=False)
-    answers = run(engine, requests())
+def alone(subject: Subject) -> list[Answer]:
+    engine = subject.start(max_seqs=1, max_batch_tokens=512, prefix_caching=False)
+    answers = run(engine, subject.requests)
     stats = engine.stats
     assert (stats.max_batch_seqs, stats.num_split_prompts, stats.num_cached_tokens, stats.num_preemptions) == (
         1,
@@ -71,15 +120,16 @@ def alone(start: Start) -> list[Answer]:
         0,
         0,
     )
+    assert {len(answer.logprobs) for answer in answers} == {NUM_TOKENS}, "failed answers would be equal, too"
     engine.close()
     return answers
 
 
-def shuffled(engine: Engine, seed: int) -> list[Answer]:
-    """The 64 requests added in another order; answers in the usual one."""
+def shuffled(engine: Engine, requests: Sequence[Request], seed: int) -> list[Answer]:
+    """The requests added in another order; answers in the usual one."""
     order = list(range(NUM_PROMPTS))
     random.Random(seed).shuffle(order)
-    answers = run(engine, [requests()[i] for i in order])
+    answers = run(engine, [requests[i] for i in order])
     return [answer for _, answer in sorted(zip(order, answers, strict=True), key=lambda pair: pair[0])]
 
 
@@ -90,48 +140,58 @@ def assert_bit_equal(answers: list[Answer], alone: list[Answer]) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_d1_in_batches_of_sixteen_with_split_prompts(start: Start, alone: list[Answer], threads: int) -> None:
-    engine = start(threads, max_seqs=16, max_batch_tokens=48, prefix_caching=False)
-    assert_bit_equal(shuffled(engine, seed=threads), alone)
+def test_d1_d3_in_batches_of_sixteen_with_split_prompts(subject: Subject, alone: list[Answer], threads: int) -> None:
+    engine = subject.start(threads, max_seqs=16, max_batch_tokens=48, prefix_caching=False)
+    assert_bit_equal(shuffled(engine, subject.requests, seed=threads), alone)
     assert engine.stats.max_batch_seqs >= 8
     assert engine.stats.num_split_prompts >= 8
+    engine.close()
 
 
-def test_d1_under_preemption(start: Start, alone: list[Answer]) -> None:
+def test_d1_under_preemption(subject: Subject, alone: list[Answer]) -> None:
     """The pool holds two contexts, and sequences that start small grow: the youngest must give way."""
-    engine = start(num_blocks=32, max_seqs=16, max_batch_tokens=256)
-    assert_bit_equal(shuffled(engine, seed=3), alone)
+    engine = subject.start(num_blocks=32, max_seqs=16, max_batch_tokens=256)
+    assert_bit_equal(shuffled(engine, subject.requests, seed=3), alone)
     assert engine.stats.num_preemptions >= 8
     assert engine.stats.num_evicted_blocks > 0
+    engine.close()
 
 
-def test_d2_cold_and_warm_prefix_cache(start: Start, alone: list[Answer]) -> None:
-    engine = start(num_blocks=1024, max_seqs=8)
-    assert_bit_equal(shuffled(engine, seed=4), alone)
+def test_d2_cold_and_warm_prefix_cache(subject: Subject, alone: list[Answer]) -> None:
+    engine = subject.start(num_blocks=1024, max_seqs=8)
+    assert_bit_equal(shuffled(engine, subject.requests, seed=4), alone)
     cold = engine.stats.num_cached_tokens
-    assert_bit_equal(shuffled(engine, seed=5), alone)
-    assert engine.stats.num_cached_tokens - cold >= sum(len(r.prompt_ids) // 16 * 16 - 16 for r in requests())
+    assert_bit_equal(shuffled(engine, subject.requests, seed=5), alone)
+    all_full_blocks = sum((len(request.prompt_ids) - 1) // 16 * 16 for request in subject.requests)
+    assert engine.stats.num_cached_tokens - cold == all_full_blocks
+    engine.close()
 
 
-def test_d4_choices_draw_what_each_would_alone(start: Start) -> None:
-    asked = [replace(r, params=replace(r.params, n=4)) for r in requests()[:16]]
-    engine = start(num_blocks=64, max_seqs=12)
+def test_d4_choices_draw_what_each_would_alone(subject: Subject) -> None:
+    asked = [replace(r, params=replace(r.params, n=4)) for r in subject.requests[:16]]
+    engine = subject.start(num_blocks=64, max_seqs=12)
     seq_ids = [engine.add_choices(r) for r in asked]
     answers = drain(engine)
     assert engine.stats.num_forks >= 16
-    single = start(max_seqs=1, prefix_caching=False)
+    engine.close()
+    single = subject.start(max_seqs=1, prefix_caching=False)
     for r, ids in zip(asked, seq_ids, strict=True):
         for choice, seq_id in enumerate(ids):
             (expected,) = run(single, [replace(r, choice=choice)])
+            assert len(expected.logprobs) == NUM_TOKENS
             assert answers[seq_id].bits == expected.bits
+    single.close()
 
 
 def digest(backend_name: str) -> str:
-    """One number for the answers to the first eight requests, in this process."""
-    engine = tiny_engine(backend=make_backend(backend_name, 1))
-    return hashlib.sha256(repr([answer.bits for answer in run(engine, requests()[:8])]).encode()).hexdigest()
+    """One number for the tiny model's answers to the first eight requests, in this process."""
+    subject = tiny(backend_name)
+    answers = run(subject.start(1), subject.requests[:8])
+    assert {len(answer.logprobs) for answer in answers} == {NUM_TOKENS}
+    return hashlib.sha256(repr([answer.bits for answer in answers]).encode()).hexdigest()
 
 
+@pytest.mark.parametrize("backend_name", ["reference", "native"])
 def test_d3_after_a_restart(backend_name: str) -> None:
     """Another process, with its own hash seed and addresses, answers the same bits."""
     code = f"from tests.unit.engine.test_determinism import digest; print(digest({backend_name!r}))"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 
-from openherd.checkpoints.source import Tensor
+from openherd.checkpoints.source import Tensor, TensorSource
 from openherd.config import ModelConfig
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
-from openherd.engine.protocols import BLOCK_LEN, Backend
+from openherd.engine.protocols import Backend, KVSpec, Limits
 from openherd.engine.sequence import Request, StepOutput
 from openherd.messages import FinishReason, TokenLogprob
 from openherd.options import EngineOptions, SamplingParams
@@ -29,7 +30,10 @@ TINY = ModelConfig(
     vocab_size=101,  # no multiple of 32: the last word of a mask is partly used
     max_seq_len=512,
 )
-KV_BLOCK_BYTES = 2 * TINY.n_layers * BLOCK_LEN * TINY.kv_dim * 2  # f16, as the oracle stores it
+
+
+# Draws from the whole distribution, and says how likely each token was.
+FULL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "logprobs": 2}
 
 
 @cache
@@ -40,6 +44,8 @@ def tiny_weights() -> dict[str, Tensor]:
 def tiny_engine(
     *,
     backend: Backend | None = None,
+    config: ModelConfig = TINY,
+    weights: TensorSource | None = None,
     num_blocks: int = 256,
     context: int = 256,
     max_seqs: int = 16,
@@ -47,16 +53,18 @@ def tiny_engine(
     prefix_caching: bool = True,
     stop_ids: Iterable[int] = (),
 ) -> Engine:
-    """An engine over the tiny model whose pool has `num_blocks` blocks."""
+    """An engine, over the tiny model unless another is given, whose pool has `num_blocks` blocks."""
     backend = backend or make_backend("reference")
+    weights = weights or tiny_weights()
+    plan = backend.plan(config, weights, KVSpec(), Limits(context, max_seqs, max_batch_tokens, max_seqs + 64))
     options = EngineOptions(
         context=context,
-        kv_memory=num_blocks * KV_BLOCK_BYTES,
+        kv_memory=num_blocks * plan.kv_block,
         max_seqs=max_seqs,
         max_batch_tokens=max_batch_tokens,
         prefix_caching=prefix_caching,
     )
-    return Engine(backend, TINY, tiny_weights(), options=options, stop_ids=stop_ids)
+    return Engine(backend, config, weights, options=options, stop_ids=stop_ids)
 
 
 @dataclass
@@ -111,7 +119,7 @@ def prompt(length: int, seed: int, *, vocab_size: int = TINY.vocab_size) -> tupl
     return tuple(np.random.default_rng(seed).integers(0, vocab_size, length).tolist())
 
 
-def request(length: int, number: int, *, max_tokens: int = 12, **params: object) -> Request:
+def request(length: int, number: int, *, max_tokens: int = 12, **params: Any) -> Request:
     """The number-th request of this length: drawn at temperature 1 from all tokens, log-probabilities asked."""
-    asked = {"temperature": 1.0, "top_p": 1.0, "seed": number, "logprobs": 2, **params}
+    asked = {**FULL, "seed": number, **params}
     return Request(prompt(length, number), SamplingParams(max_tokens=max_tokens, **asked))
