@@ -1,0 +1,55 @@
+"""Speed and room, in words: the line under an answer and the page of /stats."""
+
+from __future__ import annotations
+
+from openherd.chat.conversation import Conversation
+from openherd.messages import FinishReason
+
+_ENDS = {
+    FinishReason.LENGTH: "ended by max_tokens",
+    FinishReason.ABORTED: "stopped",
+    FinishReason.CONTENT_FILTER: "ended by a guard",
+}
+
+
+def line(conversation: Conversation) -> str:
+    """What the last answer took; empty when there is none."""
+    completion = conversation.last
+    if completion is None:
+        return ""
+    tokens = completion.usage.completion_tokens
+    parts = [f"{tokens} token{'' if tokens == 1 else 's'}"]
+    if rate := completion.timing.get("decode_tokens_per_s"):
+        parts.append(f"{rate:.0f} tokens/s")
+    parts.append(_room(conversation))
+    if completion.finish_reason in _ENDS and not conversation.context_is_full:
+        parts.append(_ENDS[completion.finish_reason])
+    return " · ".join(parts)
+
+
+def full_notice(context: int) -> str:
+    """What to do when nothing more fits."""
+    return (
+        f"The context of {context} tokens is full. /undo takes the last exchange back, /new begins afresh, and "
+        "herd chat --context N starts with more room where the model has it."
+    )
+
+
+def page(conversation: Conversation) -> str:
+    model, stats = conversation.model, conversation.model.stats
+    rows = {
+        "model": model.name,
+        "numerics": model.numerics_id,
+        "conversation": f"{len(conversation.exchanges)} exchanges, {_room(conversation)}",
+        "last answer": line(conversation) or "none yet",
+        "prompt tokens": f"{stats.num_prompt_tokens} computed, {stats.num_cached_tokens} found in the cache",
+        "answer tokens": str(stats.num_generated_tokens),
+        "KV blocks": f"{stats.num_total_blocks - stats.num_free_blocks} of {stats.num_total_blocks} in use",
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
+
+
+def _room(conversation: Conversation) -> str:
+    used, context = conversation.context_used, conversation.model.context
+    return f"context {used} of {context} ({used / context:.0%})"

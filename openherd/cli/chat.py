@@ -1,0 +1,55 @@
+"""herd chat: a conversation in the terminal, or with whatever is piped in."""
+
+from __future__ import annotations
+
+import sys
+
+from openherd.cli import output
+from openherd.cli.flags import ENGINE, SAMPLING, EngineFlags, JsonFlag, OfflineFlag, SamplingFlags
+from openherd.errors import OptionError
+
+
+def chat(
+    model: str | None = None,
+    /,
+    *,
+    system: str | None = None,
+    template: str | None = None,
+    params: SamplingFlags = SAMPLING,
+    engine: EngineFlags = ENGINE,
+    offline: OfflineFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Talk with a model in the terminal. Piped input is answered line by line, as plain text, in one conversation.
+
+    Parameters
+    ----------
+    model
+        A catalogue name or a file; none: the default model.
+    system
+        A system message before the conversation.
+    template
+        A built-in chat template (chatml, llama-2, llama-3) or a Jinja file instead of the model's own.
+    """
+    for flag, asked in (("--n", params.n != 1), ("--logprobs", params.logprobs is not None)):
+        if asked:
+            raise OptionError(f"{flag} has no effect in a conversation", hint="try: herd run --help")
+
+    from openherd.chat.conversation import Conversation
+    from openherd.llm import LLM
+
+    at_keyboard = sys.stdin.isatty() and sys.stdout.isatty() and not json
+    with LLM.load(model, options=engine, template=template, offline=offline) as llm:
+        if llm.context < llm.config.max_seq_len:
+            output.note(
+                f"the context is {llm.context} of the {llm.config.max_seq_len} tokens the model was trained for"
+            )
+        conversation = Conversation(llm, params, system=system)
+        if at_keyboard:
+            from openherd.chat.repl import talk
+
+            talk(conversation)
+        else:
+            from openherd.chat.piped import answer_lines
+
+            answer_lines(conversation, sys.stdin.buffer, sys.stdout, sys.stderr, as_json=json)
