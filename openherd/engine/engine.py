@@ -210,13 +210,13 @@ class Engine:
             ending = result.endings.get(seq.id)
             if seq.id in result.scores:
                 seq.prompt_logprobs += result.scores[seq.id]
-            if seq.request.prompt_logprobs and chunk.completes and seq.num_generated == 0:
+            if result.computed and seq.request.prompt_logprobs and chunk.completes and seq.num_generated == 0:
                 output.prompt_logprobs = tuple(seq.prompt_logprobs)
             if seq.id in result.drawn:
                 ending = self._accept(seq, result.drawn[seq.id], output)
             elif ending is None and chunk.completes:
                 ending = Ending(FinishReason.LENGTH)  # computed, and no answer is wanted
-            if ending is not None:
+            if ending is not None and seq.id in self._live:
                 self._end(seq, ending, output)
             if output.token_ids or output.finish_reason or output.prompt_logprobs is not None:
                 outputs.append(output)

@@ -36,30 +36,10 @@ KINDS: tuple[dict[str, Any], ...] = (
 )
 
 
-WORDS = (
+TEXT = (
     "the river of stones 1984 was, naïve; and (then) light! über 東京 answers ran home because 3.14 trees sing "
-    "don't \"quote\" me while rain, slowly, fills 12,000 empty cups - or does it?"
-).split()
-    "the",
-    "river",
-    "of",
-    "stones",
-    "1984",
-    "was,",
-    "naïve;",
-    "and",
-    "(then)",
-    "light!",
-    "über",
-    "東京",
-    "answers",
-    "ran",
-    "home",
-    "because",
-    "3.14",
-    "trees",
-    "sing",
-]
+    'don\'t "quote" me while rain, slowly, fills 12,000 empty cups - or does it?'
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +69,12 @@ def default(path: Path) -> Subject:
     """The default model on the native core. Prompts of 25 to 88 words; every second begins like three others."""
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(checkpoint.tokenizer)
+    vocabulary = TEXT.split()
     asked = []
     for i in range(NUM_PROMPTS):
-        words = random.Random(i % 16 if i % 2 else 1000 + i).choices(WORDS, k=25) + random.Random(i).choices(WORDS, k=i)
+        words = random.Random(i % 16 if i % 2 else 1000 + i).choices(vocabulary, k=25) + random.Random(i).choices(
+            vocabulary, k=i
+        )
         params = SamplingParams(max_tokens=NUM_TOKENS, ignore_eos=True, **{**FULL, "seed": i, **KINDS[i % len(KINDS)]})
         asked.append(Request(tuple(tokenizer.encode(" ".join(words))), params))
 
