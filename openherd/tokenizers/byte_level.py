@@ -22,12 +22,10 @@ def build(spec: TokenizerSpec) -> Pipeline:
     Raises `UnsupportedError` for an unknown pre-tokenizer, `FormatError` for merges that are not pairs.
     """
     pre = pre_tokenizer(spec.pre)
-    hidden = (TokenType.CONTROL, TokenType.UNKNOWN)
-    vocab = {
-        token: i
-        for i, (token, kind) in enumerate(zip(spec.tokens, spec.token_types, strict=True))
-        if kind not in hidden
-    }
+    vocab = dict(zip(spec.tokens, range(len(spec.tokens)), strict=True))
+    for token, kind in zip(spec.tokens, spec.token_types, strict=True):
+        if kind == TokenType.CONTROL or kind == TokenType.UNKNOWN:
+            vocab.pop(token, None)
     model = BPE(vocab, _merges(spec.merges, vocab), ignore_merges=pre.ignore_merges)
     pipeline = Pipeline(model)
     splits = [Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
@@ -38,7 +36,7 @@ def build(spec: TokenizerSpec) -> Pipeline:
 def _merges(merges: Sequence[str], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Merges as pairs, without those that touch a token left out of `vocab`: `tokenizers` panics on them."""
     try:
-        pairs = [merge.split(" ") for merge in merges]
+        pairs = (merge.split(" ") for merge in merges)
         return [(a, b) for a, b in pairs if a + b in vocab and a in vocab and b in vocab]
     except ValueError as error:
         wrong = next(merge for merge in merges if merge.count(" ") != 1)

@@ -30,7 +30,7 @@ class Tokenizer:
     def __init__(self, spec: TokenizerSpec) -> None:
         """Raises `UnsupportedError` for an unknown pre-tokenizer, `FormatError` for a spec that contradicts itself."""
         _check(spec)
-        spec = replace(spec, token_types=_kinds(spec))
+        spec = replace(spec, tokens=list(spec.tokens), token_types=_kinds(spec))  # decoded once
         self.spec = spec
         self.vocab_size = len(spec.tokens)
         self.bos_id = spec.bos_id
