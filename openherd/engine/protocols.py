@@ -119,7 +119,7 @@ class SamplePlan:
 class Sampled:
     """What was drawn. Log-probabilities are of the raw logits (log-softmax, no temperature, no mask)."""
 
-    token_ids: I32  # [N]
+    token_ids: I32  # [N]; -1: the rules leave no token, or a logit is NaN or +inf
     logprobs: F32  # [N]; 0 where num_top is -1
     top_ids: I32  # [N, max(num_top)] best first, ties to the lowest id; -1 padding
     top_logprobs: F32  # as top_ids

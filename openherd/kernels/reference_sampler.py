@@ -42,9 +42,9 @@ class Draw:
 
 
 def draw_token(logits: F32, draw: Draw) -> int:
-    """The token drawn from raw `logits` [V], or -1 when mask and biases leave nothing to draw."""
+    """The token drawn from raw `logits` [V]; -1 when mask and biases leave none, or a logit is NaN or +inf."""
     x = _shaped(logits, draw)
-    if np.max(x) == -np.inf:
+    if not (np.isfinite(np.max(logits)) and np.isfinite(np.max(x))):
         return -1
     if draw.temperature == 0:
         return int(np.argmax(x))

@@ -47,7 +47,7 @@ def both(native: tuple[NativeBackend, Step], oracle: ReferenceBackend, plan: Sam
 
 @pytest.mark.parametrize("seed", range(16))
 def test_same_draws(native: tuple[NativeBackend, Step], oracle: ReferenceBackend, seed: int) -> None:
-    """1,024 draws with random options: a border within float32 rounding of a draw would fail once in about 10^4."""
+    """64 draws with random options."""
     plan = random_plan(np.random.default_rng(seed), num_rows=32, vocab_size=CONFIG.vocab_size, n=N)
     got, wanted = both(native, oracle, plan)
     assert got.token_ids.tolist() == wanted.token_ids.tolist()

@@ -107,6 +107,12 @@ def test_nothing_left_to_draw() -> None:
     assert draw_token(f32(1, 2), Draw(GREEDY, mask=np.zeros(1, np.uint32))) == -1
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_draw_nothing(broken: float) -> None:
+    """Even where a mask hides them: the forward that made them cannot be trusted."""
+    assert draw_token(f32(1, broken, 2), Draw(mask=np.array([0b101], np.uint32))) == -1
+
+
 def test_mask_bits_cross_words() -> None:
     mask = np.zeros(2, np.uint32)
     mask[0], mask[1] = 1 << 31, 1 << 1
