@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from openherd.cli import output
-from openherd.cli.flags import JsonFlag, OfflineFlag
+from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
 from openherd.errors import InputError
-from openherd.options import EngineOptions
+from openherd.options import EngineOptions, KVDtype, help_text
 
 if TYPE_CHECKING:
     from openherd.llm import Score
 
+BackendName = Literal["native", "reference"]
 MAX_FILE_BYTES = 256 << 20
 
-
-@Parameter(name="*")
-@dataclass(frozen=True, slots=True)
-class ScoreFlags(EngineOptions):
-    """`EngineOptions`, whose context is here what a token may be predicted from."""
-
-    context: Annotated[
-        int | None, Parameter(help="Tokens of a chunk; each chunk is scored by itself, its first token is not.")
-    ] = 512
-
-
-ENGINE = ScoreFlags()
+CHUNK_TOKENS = 512
 
 
 def score(
-    model: str,
-    file: str | None = None,
+    model: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    file: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
+    context: int = CHUNK_TOKENS,
     max_tokens: int | None = None,
     no_special: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
-    engine: ScoreFlags = ENGINE,
+    backend: Annotated[BackendName, Parameter(help=help_text(EngineOptions, "backend"))] = ENGINE.backend,
+    threads: Annotated[int | None, Parameter(help=help_text(EngineOptions, "threads"))] = ENGINE.threads,
+    kv_dtype: Annotated[KVDtype, Parameter(help=help_text(EngineOptions, "kv_dtype"))] = ENGINE.kv_dtype,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
@@ -54,6 +46,8 @@ def score(
         A catalogue name or a file; may be left out.
     file
         The text, in UTF-8; - reads standard input.
+    context
+        Tokens of a chunk; each chunk is scored by itself, all but its first token.
     max_tokens
         Score only so many tokens from the beginning of the text.
     no_special
@@ -61,13 +55,13 @@ def score(
     """
     if max_tokens is not None and max_tokens < 2:
         raise InputError(f"--max-tokens must be at least 2, not {max_tokens}")
+    engine = EngineOptions(context=context, backend=backend, threads=threads, kv_dtype=kv_dtype)
     ref, name = (None, model) if file is None else (model, file)
     text = _read(name)
 
     from openherd.llm import LLM
 
     with LLM.load(ref, options=engine, offline=offline) as llm:
-        context = llm.context if engine.context is None else engine.context
         result = llm.score(text, context=context, special=not no_special, max_tokens=max_tokens)
     if json:
         output.document(_document(result))
