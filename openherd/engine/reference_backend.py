@@ -120,7 +120,7 @@ class ReferenceBackend:
             top_ids=np.full((n, num_top), -1, np.int32),
             top_logprobs=np.zeros((n, num_top), np.float32),
         )
-        for i in np.flatnonzero(plan.num_top >= 0):
+        for i in np.flatnonzero((plan.num_top >= 0) & (sampled.token_ids >= 0)):
             logprobs = log_softmax(logits[plan.rows[i]])
             best = np.lexsort((np.arange(len(logprobs)), -logits[plan.rows[i]]))[: plan.num_top[i]]
             sampled.logprobs[i] = logprobs[sampled.token_ids[i]]

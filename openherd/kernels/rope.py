@@ -45,7 +45,7 @@ def _powers(theta: float, d: int) -> F64:
 
 
 def _dynamic(config: ModelConfig) -> F64:
-    """NTK-aware interpolation (bloc97 2023; Peng et al. 2023, "YaRN", section 3.1): the base grows to theta * factor^(d/(d-2)).
+    """NTK-aware interpolation (bloc97 2023; Peng et al. 2023, section 3.1): the base grows to theta * factor^(d/(d-2)).
 
     Fixed at load. A base that follows the running length, as "dynamic" once meant, would make a cached key depend
     on when it was computed.
