@@ -70,7 +70,7 @@ def _undo(session: Session, argument: str) -> Outcome:
 
 def _new(session: Session, argument: str) -> Outcome:
     _none_expected("/new", argument)
-    session.conversation.exchanges.clear()
+    session.conversation.begin()
     return Outcome("a new conversation; the system message stays")
 
 
@@ -90,9 +90,8 @@ def _load(session: Session, argument: str) -> Outcome:
     has_system = bool(messages) and messages[0].role == "system"
     turns = messages[1:] if has_system else messages
     session.conversation.system = messages[0].content if has_system else None
-    session.conversation.exchanges = [
-        Exchange(asked, answered, None) for asked, answered in zip(turns[::2], turns[1::2], strict=True)
-    ]
+    exchanges = [Exchange(asked, answered, None) for asked, answered in zip(turns[::2], turns[1::2], strict=True)]
+    session.conversation.begin(exchanges)
     return Outcome(f"loaded {len(messages)} messages from {path}")
 
 

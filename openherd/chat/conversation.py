@@ -45,16 +45,12 @@ class Conversation:
         self.params = params
         self.system = system
         self.exchanges: list[Exchange] = []
+        self.last: Completion | None = None  # how the last answer was made, also one that said nothing
 
     @property
     def messages(self) -> list[Message]:
         system = [] if self.system is None else [Message("system", self.system)]
         return system + [message for e in self.exchanges for message in (e.asked, e.answered)]
-
-    @property
-    def last(self) -> Completion | None:
-        """How the last answer was made."""
-        return self.exchanges[-1].completion if self.exchanges else None
 
     @property
     def context_used(self) -> int:
@@ -87,7 +83,14 @@ class Conversation:
         """Take the last exchange back."""
         if not self.exchanges:
             raise InputError("there is nothing to take back")
-        return self.exchanges.pop()
+        undone = self.exchanges.pop()
+        self.last = self.exchanges[-1].completion if self.exchanges else None
+        return undone
+
+    def begin(self, exchanges: Sequence[Exchange] = ()) -> None:
+        """Forget what was said, but for the system message, and go on from these exchanges."""
+        self.exchanges = list(exchanges)
+        self.last = None
 
     def _answer(
         self, before: list[Message], asked: Message, *, replaces: Exchange | None = None
@@ -103,6 +106,7 @@ class Conversation:
             raise EngineError(f"the answer ended with an error: {completion.error}")
 
     def _record(self, asked: Message, completion: Completion, replaces: Exchange | None) -> None:
+        self.last = completion
         if not completion.text:
             return
         if replaces is not None:

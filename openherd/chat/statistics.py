@@ -24,6 +24,8 @@ def line(conversation: Conversation) -> str:
     parts.append(_room(conversation))
     if completion.finish_reason in _ENDS and not conversation.context_is_full:
         parts.append(_ENDS[completion.finish_reason])
+    if not completion.text:
+        parts.append("it said nothing, so neither the message nor the answer is kept")
     return " · ".join(parts)
 
 

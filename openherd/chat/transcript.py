@@ -104,8 +104,9 @@ def _object(line: str, path: Path, number: int) -> dict[str, Any]:
 def _message(value: dict[str, Any], before: Sequence[Message], path: Path, number: int) -> Message:
     if value.keys() != {"role", "content"} or not isinstance(value["content"], str):
         raise FormatError(f"{path}, line {number}: a message has exactly a role and a content, which is text")
-    expected = {"user"} if before and before[-1].role != "user" else {"assistant"} if before else {"system", "user"}
+    after = before[-1].role if before else None
+    expected = {None: ["system", "user"], "user": ["assistant"]}.get(after, ["user"])
     if value["role"] not in expected:
-        raise FormatError(f"{path}, line {number}: the role must be {' or '.join(sorted(expected))} here")
+        raise FormatError(f"{path}, line {number}: the role must be {' or '.join(expected)} here")
     content = value["content"].encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair
     return Message(value["role"], content)
