@@ -7,27 +7,19 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
 
 #include "arrays.h"
+#include "bindings_sampling.h"
 #include "model.h"
 
 namespace nb = nanobind;
 
 namespace herd {
 namespace {
-
-// Runs `work` without the GIL, alone on the model's pool.
-template <class Work>
-auto compute(Model& model, Work work) {
-  nb::gil_scoped_release release;
-  const std::lock_guard turn(model.pool().turn());
-  return work();
-}
 
 // One tensor of a file: block type's id, raw rows [N, row_bytes], K.
 using FileTensor = std::tuple<uint32_t, Array<uint8_t, 2>, int64_t>;
@@ -153,8 +145,8 @@ void bind_model(nb::module_& m) {
     return KVShape{layers, kv_heads, head_dim, half}.block_bytes();
   });
 
-  nb::class_<Model>(m, "Model")
-      .def("__init__", &make_model)
+  nb::class_<Model> model(m, "Model");
+  model.def("__init__", &make_model)
       .def("add_matrix",
            [](Model& model, const FileTensor& tensor) {
              return compute(model, [&] { return model.add_matrix(pack(model, tensor)); });
@@ -176,6 +168,7 @@ void bind_model(nb::module_& m) {
       .def("copy_blocks", &copy_blocks, nb::arg("pairs").noconvert())
       .def("read_blocks", &read_blocks, nb::arg("blocks").noconvert())
       .def("write_blocks", &write_blocks, nb::arg("blocks").noconvert(), nb::arg("data").noconvert());
+  bind_sampling(model);
 }
 
 }  // namespace herd

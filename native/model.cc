@@ -37,7 +37,8 @@ Model::Model(std::shared_ptr<ThreadPool> pool, Isa isa, const ModelShape& shape,
       limits_(limits),
       cache_({shape.layers, shape.kv_heads, shape.head_dim, kv_half}, num_blocks),
       inverse_frequencies_(std::move(inverse_frequencies)),
-      rope_scale_(rope_scale) {}
+      rope_scale_(rope_scale),
+      row_samplers_(static_cast<size_t>(pool_->size()), RowSampler(sampling_kernels(isa), shape.vocab_size)) {}
 
 PackedWeight Model::pack(BlockType type, int64_t rows, int64_t cols, const uint8_t* file_rows, size_t stride) {
   PackedWeight weight(type, rows, cols);

@@ -13,6 +13,7 @@
 #include "isa.h"
 #include "kv_cache.h"
 #include "program.h"
+#include "sampler.h"
 #include "thread_pool.h"
 #include "weights.h"
 
@@ -44,6 +45,7 @@ class Model {
   const KVCache& cache() const { return cache_; }
   const ModelShape& shape() const { return shape_; }
   ThreadPool& pool() { return *pool_; }
+  RowSampler& row_sampler(int thread) { return row_samplers_[static_cast<size_t>(thread)]; }
   Isa isa() const { return isa_; }
 
  private:
@@ -72,6 +74,8 @@ class Model {
   size_t arena_bytes_ = 0;
   Arena scratch_;  // of each thread in turn
   size_t scratch_floats_ = 0;
+
+  std::vector<RowSampler> row_samplers_;  // one a thread
 
   int64_t step_ = 0;
   int64_t num_logit_rows_ = 0;

@@ -26,9 +26,11 @@ struct SamplingKernels {
   // Writes the ids with x >= threshold, ascending, and returns how many there are; `ids` has room for n.
   int64_t (*collect)(const float* x, int64_t n, float threshold, int32_t* ids);
 
-  // Ids whose x / temperature + noise may reach `score`, ascending: every id that does reach it, and few others.
-  // The noise -ln(-ln u) exceeds c only if 1 - u < e^-c, which needs one exponential and no logarithm.
-  int64_t (*contenders)(const float* x, int64_t n, float temperature, DrawKey key, float score, int32_t* ids);
+  // Ids whose (x - shift) / temperature + noise may reach `score`, ascending: every id that does, and few others.
+  // The noise -ln(-ln u) exceeds c only if 1 - u < e^-c, which needs one exponential and no logarithm. `shift` is the
+  // greatest x, so that differences of those that can reach the score are exact.
+  int64_t (*contenders)(const float* x, int64_t n, float shift, float temperature, DrawKey key, float score,
+                        int32_t* ids);
 };
 
 const SamplingKernels& sampling_kernels(Isa isa);

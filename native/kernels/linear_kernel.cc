@@ -9,7 +9,11 @@ namespace {
 
 // Columns computed at once: enough to share the work of unpacking, few enough for the accumulators to stay in
 // registers beside 8 vectors of codes.
-constexpr int kColumns = HERD_VECTOR_BYTES == 64 ? 8 : 4;
+constexpr int kColumns = HERD_VECTOR_BYTES == 64 ? 8 : HERD_VECTOR_BYTES == 32 ? 4 : 2;
+// Columns whose dot products are interleaved: a dot product takes 4 cycles, and a scheduler of 64 entries does not look far
+// enough to find other columns behind one chain of 8.
+constexpr int kChains = HERD_VECTOR_BYTES == 64 ? 4 : 1;
+#define HERD_FOR_COLUMNS(c) _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c)
 // Columns that pass over a tile while it stays in the nearest cache; their activations (64 x 2 K bytes) stay in the second.
 constexpr int64_t kPanel = 64;
 // Tiles of float weights in flight for one column: an fma takes 4 cycles, and each accumulator is one chain.
@@ -26,25 +30,36 @@ HERD_INLINE s8x64 splat_group(const int8_t* q) {
   return bit_cast<s8x64>(splat(four));
 }
 
-template <BlockType kType>
-HERD_INLINE f32x16 add_step(const StepWeights<kType>& w, const ActivationBlock& x, f32x16 y) {
+// y[c] += step of the tile times block x[c * x_stride], for kCols columns whose integer dot products are interleaved.
+template <BlockType kType, int kCols>
+HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x, int64_t x_stride, f32x16* y) {
   using W = StepWeights<kType>;
   constexpr int kRun = kGroups / W::kSubBlocks;
-  const f32x16 x_scale = splat(x.scale);
   _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
-    i32x16 dots = splat(int32_t{0});
-    if constexpr (W::kZero != 0) dots = splat(W::kSubBlocks == 1 ? x.sum : x.half_sum[h]) * splat(int32_t{-W::kZero});
-    _Pragma("GCC unroll 8") for (int g = h * kRun; g < (h + 1) * kRun; ++g) {
-      if constexpr (W::kSigned)
-        dots = dot4_signed(dots, bit_cast<s8x64>(w.codes[g]), splat_group(x.q + 4 * g));
-      else
-        dots = dot4(dots, w.codes[g], splat_group(x.q + 4 * g));
+    i32x16 dots[kCols];
+    HERD_FOR_COLUMNS(c) {
+      dots[c] = splat(int32_t{0});
+      if constexpr (W::kZero != 0) {
+        const ActivationBlock& block = x[c * x_stride];
+        dots[c] = splat(W::kSubBlocks == 1 ? block.sum : block.half_sum[h]) * splat(int32_t{-W::kZero});
+      }
     }
-    y = fma(to_f32(dots), w.scale[h] * x_scale, y);
-    if constexpr (W::kLayout.has_offset)
-      y = fma(w.offset[h], splat(W::kSubBlocks == 1 ? x.scaled_sum : x.scaled_half_sum[h]), y);
+    _Pragma("GCC unroll 8") for (int g = h * kRun; g < (h + 1) * kRun; ++g) {
+      HERD_FOR_COLUMNS(c) {
+        const s8x64 four = splat_group(x[c * x_stride].q + 4 * g);
+        if constexpr (W::kSigned)
+          dots[c] = dot4_signed(dots[c], bit_cast<s8x64>(w.codes[g]), four);
+        else
+          dots[c] = dot4(dots[c], w.codes[g], four);
+      }
+    }
+    HERD_FOR_COLUMNS(c) {
+      const ActivationBlock& block = x[c * x_stride];
+      y[c] = fma(to_f32(dots[c]), w.scale[h] * splat(block.scale), y[c]);
+      if constexpr (W::kLayout.has_offset)
+        y[c] = fma(w.offset[h], splat(W::kSubBlocks == 1 ? block.scaled_sum : block.scaled_half_sum[h]), y[c]);
+    }
   }
-  return y;
 }
 
 // y[t][16 rows of the tile] for kCols rows of x.
@@ -69,8 +84,9 @@ HERD_INLINE void multiply_tile(const PackedView& weight, int64_t tile, const Act
       StepWeights<kType> w;
       unpack_codes<kType>(codes, w);
       unpack_scales<kType>(record, s, w);
-      _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c)
-        acc[c] = add_step<kType>(w, x[c * steps + block + s], acc[c]);
+      constexpr int kTogether = kCols < kChains ? kCols : kChains;
+      _Pragma("GCC unroll 8") for (int c = 0; c < kCols; c += kTogether)
+        add_step<kType, kTogether>(w, x + c * steps + block + s, steps, acc + c);
     }
   }
   _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c) y[c] = acc[c];

@@ -60,13 +60,13 @@ int64_t collect(const float* x, int64_t n, float threshold, int32_t* ids) {
   return count;
 }
 
-int64_t contenders(const float* x, int64_t n, float temperature, DrawKey key, float score, int32_t* ids) {
+int64_t contenders(const float* x, int64_t n, float shift, float temperature, DrawKey key, float score, int32_t* ids) {
   // The noise is below 23.6, since 1 - u >= 2^-33: what lies further below the score cannot reach it. One per cent of
-  // slack covers the rounding of x / temperature and of the exponential.
+  // slack covers the rounding of the quotient and of the exponential.
   constexpr float kHighestNoise = 23.6f, kSlack = 1.01f;
   int64_t count = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
-    const f32x16 lead = load_padded(x, i, n) / splat(temperature) - splat(score);
+    const f32x16 lead = (load_padded(x, i, n) - splat(shift)) / splat(temperature) - splat(score);
     if (!(reduce_max(lead) > -kHighestNoise)) continue;
     alignas(64) uint32_t words[kLanes];
     philox_words<kLanes>(static_cast<uint32_t>(i), key.seed, key.place, words);

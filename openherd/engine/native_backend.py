@@ -6,7 +6,7 @@ step. Results do not depend on the number of threads, the batch or the chunking,
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +116,8 @@ class NativeBackend:
         return NativeStep(number, len(batch.logit_rows), widths)
 
     def sample(self, step: Step, plan: SamplePlan) -> Sampled:
-        return self._of(step).sample(plan)
+        arrays = (getattr(plan, array.name) for array in fields(SamplePlan))
+        return Sampled(*self._of(step).sample(*arrays))
 
     def score(self, step: Step, rows: I32, targets: I32) -> F32:
         return self._of(step).score(rows, targets)

@@ -1,7 +1,7 @@
 """The compiled core, typed: one class that holds a model's native state and speaks canonical names.
 
 Names become ids here, and programs (see `program.py`) become what the core runs. Arrays of the wrong dtype, rank or
-layout are a TypeError, arrays whose contents would lead outside the model's bounds a ValueError; both come from the core.
+layout are a TypeError, contents that would lead outside the model's bounds a ValueError; both come from the core.
 Not safe for several threads at once.
 """
 
@@ -113,6 +113,16 @@ class NativeModel:
         """What the last step's tap saw, rows one after another."""
         rows: F32 = self._native.kept(tap)
         return rows
+
+    def sample(self, *arrays: NDArray[Any]) -> tuple[I32, F32, I32, F32]:
+        """Draw from the last step's logits; arrays and results in the order of `SamplePlan` and `Sampled`."""
+        sampled: tuple[I32, F32, I32, F32] = self._native.sample(*arrays)
+        return sampled
+
+    def score(self, rows: I32, targets: I32) -> F32:
+        """Raw log-probability of targets[i] at logit row rows[i] of the last step."""
+        logprobs: F32 = self._native.score(rows, targets)
+        return logprobs
 
     def copy_blocks(self, pairs: I32) -> None:
         self._native.copy_blocks(pairs)
