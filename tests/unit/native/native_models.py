@@ -67,26 +67,26 @@ class LogitSource:
 def plan_of(n: int, vocab: int, **arrays: object) -> SamplePlan:
     """A plan of n greedy draws without extras, from rows 0..n-1; `arrays` replace its fields."""
     ints, floats = np.zeros(n, np.int32), np.zeros(n, np.float32)
-    fields = dict(
-        rows=np.arange(n, dtype=np.int32),
-        temperature=floats,
-        top_k=ints,
-        top_p=floats + 1,
-        min_p=floats,
-        repetition_penalty=floats + 1,
-        presence_penalty=floats,
-        frequency_penalty=floats,
-        keys=np.zeros((n, 2), np.uint64),
-        count_starts=np.zeros(n + 1, np.int32),
-        count_ids=np.zeros(0, np.int32),
-        counts=np.zeros(0, np.int32),
-        bias_starts=np.zeros(n + 1, np.int32),
-        bias_ids=np.zeros(0, np.int32),
-        bias_values=np.zeros(0, np.float32),
-        mask_rows=ints - 1,
-        masks=np.zeros((0, (vocab + 31) // 32), np.uint32),
-        dense_rows=ints - 1,
-        dense=np.zeros((0, vocab), np.float32),
-        num_top=ints - 1,
-    )
+    fields: dict[str, object] = {
+        "rows": np.arange(n, dtype=np.int32),
+        "temperature": floats,
+        "top_k": ints,
+        "top_p": floats + 1,
+        "min_p": floats,
+        "repetition_penalty": floats + 1,
+        "presence_penalty": floats,
+        "frequency_penalty": floats,
+        "keys": np.zeros((n, 2), np.uint64),
+        "count_starts": np.zeros(n + 1, np.int32),
+        "count_ids": np.zeros(0, np.int32),
+        "counts": np.zeros(0, np.int32),
+        "bias_starts": np.zeros(n + 1, np.int32),
+        "bias_ids": np.zeros(0, np.int32),
+        "bias_values": np.zeros(0, np.float32),
+        "mask_rows": ints - 1,
+        "masks": np.zeros((0, (vocab + 31) // 32), np.uint32),
+        "dense_rows": ints - 1,
+        "dense": np.zeros((0, vocab), np.float32),
+        "num_top": ints - 1,
+    }
     return SamplePlan(**(fields | arrays))
