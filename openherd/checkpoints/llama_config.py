@@ -39,6 +39,7 @@ READ = frozenset(
         "rope.scaling.yarn_attn_factor",
         "rope.scaling.yarn_beta_fast",
         "rope.scaling.yarn_beta_slow",
+        "rope.scaling.yarn_ext_factor",
         "vocab_size",
     }
 )
@@ -61,7 +62,6 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "logit_scale": (0.0, 1.0),
     "residual_scale": (0.0, 1.0),
     "rope.scaling.alpha": (0.0,),
-    "rope.scaling.yarn_ext_factor": (1.0,),
     "rope.scaling.yarn_log_multiplier": (0.0,),
     "use_parallel_residual": (False,),
 }
@@ -163,24 +163,40 @@ def _rope_scaling(keys: Keys, max_seq_len: int) -> RopeScaling:
         raise keys.wrong(prefix + "factor", "must be greater than 0")
     if name == "yarn":
         return _yarn(keys, factor, max_seq_len)
-    for field in ("attn_factor", "yarn_attn_factor"):
-        if keys.number(prefix + field, 1.0) != 1.0:
-            raise UnsupportedError(f"{keys.path}: {prefix}{field} is supported only for yarn scaling, not {name}")
+    _require(keys, prefix + "attn_factor", 1.0)
+    _require(keys, prefix + "yarn_attn_factor", 1.0)
+    _require(keys, prefix + "yarn_ext_factor", -1.0, 0.0)  # a positive one turns yarn on whatever the type
     if name == "none" or factor == 1.0:
         return RopeScaling()
     return RopeScaling(kind="linear", factor=factor)
 
 
 def _yarn(keys: Keys, factor: float, max_seq_len: int) -> RopeScaling:
-    """GGUF's attention factors multiply the temperature that `RopeScaling` has as a whole."""
+    """`attn_factor` multiplies the temperature, which `RopeScaling` has as a whole.
+
+    `yarn_attn_factor` is written with two meanings (the whole temperature, or nothing): it may have only the values
+    at which they agree, and 1, which llama.cpp ignores.
+    """
     prefix = f"{ARCHITECTURE}.rope.scaling."
-    multiplier = keys.number(prefix + "attn_factor", 1.0) * keys.number(prefix + "yarn_attn_factor", 1.0)
+    if factor < 1:
+        raise keys.wrong(prefix + "factor", "must be at least 1 for yarn")
     temperature = 0.1 * math.log(factor) + 1.0
+    multiplier = keys.number(prefix + "attn_factor", 1.0)
+    _require(keys, prefix + "yarn_attn_factor", 1.0, temperature)
+    _require(keys, prefix + "yarn_ext_factor", -1.0, 1.0)  # -1: not set
     return RopeScaling(
         kind="yarn",
         factor=factor,
         original_max_seq_len=keys.whole(prefix + "original_context_length", max_seq_len, least=1),
-        beta_fast=keys.number(prefix + "yarn_beta_fast", 32.0),
-        beta_slow=keys.number(prefix + "yarn_beta_slow", 1.0),
+        beta_fast=_positive(keys, "rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=_positive(keys, "rope.scaling.yarn_beta_slow", 1.0),
         attention_factor=None if multiplier == 1.0 else multiplier * temperature,
     )
+
+
+def _require(keys: Keys, key: str, default: float, *others: float) -> None:
+    """Refuse any value of `key` but these, to the precision of float32."""
+    value = keys.number(key, default)
+    if not any(math.isclose(value, allowed, rel_tol=1e-6) for allowed in (default, *others)):
+        allowed = " or ".join(f"{value:g}" for value in (default, *others))
+        raise UnsupportedError(f"{keys.path}: {key} is {keys.shown(key)}; openherd supports only {allowed} here")

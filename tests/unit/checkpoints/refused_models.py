@@ -64,15 +64,38 @@ REFUSED: dict[str, tuple[Change, type[HerdError], str]] = {
         UnsupportedError,
         "'longrope'; openherd supports none, linear, yarn",
     ),
-    "yarn extrapolation": (
-        key("llama.rope.scaling.yarn_ext_factor", f32(0)),
+    "linear that extrapolates": (
+        key("llama.rope.scaling.yarn_ext_factor", f32(1)),
         UnsupportedError,
-        "yarn_ext_factor is 0.0; .* only 1.0",
+        "yarn_ext_factor is 1.0; openherd supports only -1 or 0 here",
+    ),
+    "yarn that shrinks": (
+        lambda f: f.keys.update({"llama.rope.scaling.type": text("yarn"), "llama.rope.scaling.factor": f32(0.5)}),
+        FormatError,
+        "rope.scaling.factor must be at least 1 for yarn, not 0.5",
+    ),
+    "yarn that does not": (
+        lambda f: f.keys.update(
+            {"llama.rope.scaling.type": text("yarn"), "llama.rope.scaling.yarn_ext_factor": f32(0)}
+        ),
+        UnsupportedError,
+        "yarn_ext_factor is 0.0; openherd supports only -1 or 1 here",
+    ),
+    "yarn's other temperature": (
+        lambda f: f.keys.update(
+            {
+                "llama.rope.scaling.type": text("yarn"),
+                "llama.rope.scaling.factor": f32(4),
+                "llama.rope.scaling.yarn_attn_factor": f32(1.5),
+            }
+        ),
+        UnsupportedError,
+        "yarn_attn_factor is 1.5; openherd supports only 1 or 1.13863 here",
     ),
     "attention factor": (
         key("llama.rope.scaling.attn_factor", f32(2)),
         UnsupportedError,
-        "attn_factor is supported only for yarn",
+        "attn_factor is 2.0; openherd supports only 1 here",
     ),
     "factor -1": (key("llama.rope.scaling.factor", f32(-1)), FormatError, "factor must be greater than 0, not -1.0"),
     "part rotated": (key("llama.rope.dimension_count", u32(4)), UnsupportedError, "dimension_count is 4; .* a key, 8"),

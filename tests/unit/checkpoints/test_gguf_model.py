@@ -108,6 +108,8 @@ def test_a_separate_head_and_every_bias(opened: Opened) -> None:
                 "rope__scaling__yarn_beta_fast": f32(16),
                 "rope__scaling__yarn_beta_slow": f32(2),
                 "rope__scaling__attn_factor": f32(0.5),
+                "rope__scaling__yarn_attn_factor": f32(0.1 * np.log(4.0) + 1.0),
+                "rope__scaling__yarn_ext_factor": f32(1),
             },
             RopeScaling(
                 "yarn", 4.0, 64, beta_fast=16.0, beta_slow=2.0, attention_factor=0.5 * (0.1 * np.log(4.0) + 1.0)
