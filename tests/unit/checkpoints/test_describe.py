@@ -109,9 +109,9 @@ def test_a_terabyte_at_once(tmp_path: Path) -> None:
         file.write(head)
         file.truncate(len(head) + (1 << 40))
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     facts = describe(path)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert facts["memory"] is None

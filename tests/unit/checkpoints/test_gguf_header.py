@@ -27,10 +27,10 @@ def write(tmp_path: Path, file: GGUFFile | bytes) -> Path:
 
 def refusal(path: Path) -> HerdError:
     """The error of reading `path`; asserts the limits of time and memory on the way."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(HerdError):
         read_header(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     tracemalloc.start()
     with pytest.raises(HerdError) as caught:
         read_header(path)

@@ -120,10 +120,10 @@ def test_malformed(case: str, tmp_path: Path) -> None:
     raw, message = MALFORMED[case]
     path = tmp_path / "x.safetensors"
     path.write_bytes(raw)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(HerdError, match=message) as caught:
         read_safetensors(path)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert isinstance(caught.value, FormatError | UnsupportedError)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 1000
