@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
 NAMES = {
+    "token_embd": "model.embed_tokens",
+    "output_norm": "model.norm",
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -31,6 +33,14 @@ def halves_from_pairs(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.fl
     """Rows 0, 2, 4 ... of a head are its first half, rows 1, 3, 5 ... its second."""
     heads = [rows[start : start + head_dim] for start in range(0, len(rows), head_dim)]
     return np.concatenate([half for head in heads for half in (head[0::2], head[1::2])])
+
+
+def transformers_name(name: str) -> str:
+    """`blk.3.attn_q.weight` is `model.layers.3.self_attn.q_proj.weight`."""
+    parts = name.split(".")
+    if parts[0] == "blk":
+        return f"model.layers.{parts[1]}.{NAMES[parts[2]]}.weight"
+    return f"{NAMES[parts[0]]}.weight"
 
 
 def load(path: Path) -> LlamaForCausalLM:
@@ -57,14 +67,11 @@ def load(path: Path) -> LlamaForCausalLM:
     )
     state = {}
     for tensor in reader.tensors:
+        name = transformers_name(tensor.name)
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        kind, _, layer = tensor.name.removesuffix(".weight"), "", ""
-        if kind.startswith("blk."):
-            _, layer, kind = kind.split(".")
-        if kind in ("attn_q", "attn_k"):
+        if name.endswith(("q_proj.weight", "k_proj.weight")):
             values = halves_from_pairs(values, dim // heads)
-        name = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}.get(kind)
-        state[f"{name or f'model.layers.{layer}.{NAMES[kind]}'}.weight"] = torch.from_numpy(values.copy())
+        state[name] = torch.from_numpy(values.copy())
     state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model = LlamaForCausalLM(config).eval()
     model.load_state_dict(state)
