@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -127,6 +129,29 @@ def test_hostile_schema_is_refused_in_time(name: str) -> None:
     with contextlib.suppress(SchemaError):  # some are compiled after all, because the compiler sees through them
         compile_schema(HOSTILE[name])
     assert time.process_time() - start < COMPILE_SECONDS
+
+
+PEAK_GROWTH = """
+import contextlib, resource
+from openherd.errors import SchemaError
+from tests.unit.constrain.test_bounds import HOSTILE, compile_schema
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+compile_schema({})
+before = peak()
+for schema in HOSTILE.values():
+    with contextlib.suppress(SchemaError):
+        compile_schema(schema)
+print(peak() - before)
+"""
+
+
+def test_hostile_schemas_take_little_memory() -> None:
+    """The peak of a process of its own, in MiB, so that nothing earlier hides it."""
+    grown = subprocess.run([sys.executable, "-c", PEAK_GROWTH], capture_output=True, text=True, check=True)
+    assert int(grown.stdout) <= 64
 
 
 LARGE_BUT_FINE = {
