@@ -30,7 +30,7 @@ from openherd.engine.protocols import (
 )
 from openherd.errors import EngineError, InputError
 from openherd.kernels import native
-from openherd.kernels.cores import usable_cores
+from openherd.kernels.cores import compute_threads
 from openherd.kernels.program import Form, Program, scratch_bytes
 from openherd.kernels.recorder import record
 
@@ -58,12 +58,12 @@ class _Loaded:
 
 
 class NativeBackend:
-    """`Backend` on the CPU. Not safe for several threads at once. `threads` None: one for each usable core."""
+    """`Backend` on the CPU. Not safe for several threads at once. `threads` None: see `compute_threads`."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or usable_cores()
+        self.threads = compute_threads(threads)
         self._isa = native.default_isa()
-        self._pool = native.make_pool(self.threads)
+        self._pool: native.ThreadPool | None = native.make_pool(self.threads)
         self._loaded: _Loaded | None = None
         self.numerics_id = self._numerics_id("f16")
 
@@ -86,6 +86,8 @@ class NativeBackend:
             num_blocks,
             kv_half=kv.dtype == "f16",
         )
+        if self._pool is None:
+            raise EngineError("the backend was closed: make a new one")
         model = native.NativeModel(self._pool, self._isa, config, sizes)
         for name in weights:
             model.add_tensor(weights[name])

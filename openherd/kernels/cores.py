@@ -10,6 +10,22 @@ import math
 import os
 from pathlib import Path
 
+from openherd.errors import OptionError
+
+MAX_THREADS = 1024
+
+
+def compute_threads(asked: int | None = None) -> int:
+    """Threads to compute with: what was asked, else OPENHERD_THREADS, else one for each usable core."""
+    if asked is not None:
+        return asked
+    text = os.environ.get("OPENHERD_THREADS", "")
+    if not text:
+        return usable_cores()
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_THREADS:
+        raise OptionError(f"OPENHERD_THREADS must be a whole number from 1 to {MAX_THREADS}, not {text!r}")
+    return int(text)
+
 
 def usable_cores(root: Path = Path("/")) -> int:
     """At least 1. `root` is where proc and sys are mounted."""

@@ -15,11 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openherd import _native
+from openherd._native import ThreadPool
 from openherd.checkpoints.source import LoraPair, Tensor
 from openherd.config import ModelConfig
 from openherd.kernels.program import Operation, Program
 from openherd.kernels.rope import inverse_frequencies
 from openherd.quant.dequantize import dequantize
+
+__all__ = [
+    "FLOAT_TYPES",
+    "NativeModel",
+    "Sizes",
+    "ThreadPool",
+    "default_isa",
+    "kv_block_bytes",
+    "make_pool",
+    "packed_bytes",
+]
 
 F32: TypeAlias = NDArray[np.float32]
 I32: TypeAlias = NDArray[np.int32]
@@ -44,7 +56,7 @@ class Sizes:
 class NativeModel:
     """Weights, programs, adapters and the KV cache of one model in native memory."""
 
-    def __init__(self, pool: Any, isa: str, config: ModelConfig, sizes: Sizes) -> None:
+    def __init__(self, pool: ThreadPool, isa: str, config: ModelConfig, sizes: Sizes) -> None:
         frequencies, scale = inverse_frequencies(config)
         self._config = config
         self._matrices: dict[str, int] = {}
@@ -80,8 +92,7 @@ class NativeModel:
         """The number by which `forward` runs it."""
         buffers = [(b.width, b.rows == "R", "f32" in b.forms, "q8" in b.forms) for b in program.buffers]
         operations = [self._operation(op) for op in program.operations]
-        number: int = self._native.add_program(buffers, operations, program.output)
-        return number
+        return self._native.add_program(buffers, operations, program.output)
 
     def add_adapter(self, scale: float, pairs: Mapping[str, LoraPair]) -> int:
         """The number by which a sequence's rows ask for it. `pairs` by the full name of the weight they add to."""
@@ -89,47 +100,39 @@ class NativeModel:
         if unknown:
             raise ValueError(f"the adapter changes {unknown[0]}, which the model does not have")
         triples = [(self._matrices[name], _file_tensor(p.a), _file_tensor(p.b)) for name, p in pairs.items()]
-        number: int = self._native.add_adapter(scale, triples)
-        return number
+        return self._native.add_adapter(scale, triples)
 
     def forward(self, program: int, *arrays: I32, tap_rows: list[I32]) -> int:
         """Run one step. `arrays` in the order of the core's signature; returns the step's number."""
         self._native.forward(program, *arrays, tap_rows)
-        step: int = self._native.step
-        return step
+        return self._native.step
 
     @property
     def step(self) -> int:
         """The number of the last forward: what is left of it is valid until the next."""
-        step: int = self._native.step
-        return step
+        return self._native.step
 
     def logits(self) -> F32:
         """[R, V] of the last step."""
-        logits: F32 = self._native.logits()
-        return logits
+        return self._native.logits()
 
     def kept(self, tap: int) -> F32:
         """What the last step's tap saw, rows one after another."""
-        rows: F32 = self._native.kept(tap)
-        return rows
+        return self._native.kept(tap)
 
     def sample(self, *arrays: NDArray[Any]) -> tuple[I32, F32, I32, F32]:
         """Draw from the last step's logits; arrays and results in the order of `SamplePlan` and `Sampled`."""
-        sampled: tuple[I32, F32, I32, F32] = self._native.sample(*arrays)
-        return sampled
+        return self._native.sample(*arrays)
 
     def score(self, rows: I32, targets: I32) -> F32:
         """Raw log-probability of targets[i] at logit row rows[i] of the last step."""
-        logprobs: F32 = self._native.score(rows, targets)
-        return logprobs
+        return self._native.score(rows, targets)
 
     def copy_blocks(self, pairs: I32) -> None:
         self._native.copy_blocks(pairs)
 
     def read_blocks(self, blocks: I32) -> U8:
-        data: U8 = self._native.read_blocks(blocks)
-        return data
+        return self._native.read_blocks(blocks)
 
     def write_blocks(self, blocks: I32, data: U8) -> None:
         self._native.write_blocks(blocks, data)
@@ -144,29 +147,26 @@ class NativeModel:
         return op.kind, reads, writes, weights, biases, residuals, op.rotated, op.layer, op.tap
 
 
-def make_pool(threads: int) -> Any:
+def make_pool(threads: int) -> ThreadPool:
     """Compute threads that several models may share."""
-    return _native.ThreadPool(threads)
+    return ThreadPool(threads)
 
 
 def default_isa() -> str:
     """The instruction set in use: OPENHERD_ISA, else the fastest this machine runs."""
-    name: str = _native.default_isa()
-    return name
+    return _native.default_isa()
 
 
 def packed_bytes(tensor: Tensor) -> int:
     """Native memory that a tensor takes."""
     if len(tensor.shape) != 2:
         return 4 * int(np.prod(tensor.shape, dtype=np.int64))
-    size: int = _native.packed_bytes(tensor.type.ggml_id, *tensor.shape)
-    return size
+    return _native.packed_bytes(tensor.type.ggml_id, *tensor.shape)
 
 
 def kv_block_bytes(config: ModelConfig, *, half: bool) -> int:
     """Bytes of one block of the KV cache, all layers."""
-    size: int = _native.kv_block_bytes(config.n_layers, config.n_kv_heads, config.head_dim, half)
-    return size
+    return _native.kv_block_bytes(config.n_layers, config.n_kv_heads, config.head_dim, half)
 
 
 def _file_tensor(tensor: Tensor) -> tuple[int, U8, int]:

@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 
+from openherd._native import available_isas
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.source import Adapter, LoraPair, Tensor
 from openherd.config import ModelConfig
@@ -16,6 +17,7 @@ from openherd.engine.native_backend import NativeBackend
 from openherd.engine.protocols import Backend, KVSpec, Limits, TapRows, TapSite
 from openherd.engine.reference_backend import ReferenceBackend
 from openherd.errors import EngineError
+from openherd.kernels import native
 from openherd.kernels.reference_sampler import log_softmax
 from openherd.kernels.rope import inverse_frequencies
 from openherd.quant.types import BLOCK_TYPES
@@ -67,6 +69,21 @@ def test_float_weights_give_the_oracles_logits(name: str) -> None:
     weights = _weights(config)
     expected = _logits(_reference(config, weights), PROMPT)
     np.testing.assert_allclose(_logits(_native(config, weights), PROMPT), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("name", ["odd_heads", "head_dim_64", "head_dim_80"])
+def test_every_instruction_set_gives_the_oracles_logits(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Float weights and an f16 cache, alone and in chunks; tolerance as with the oracle's own f16 cache."""
+    monkeypatch.setattr(native, "default_isa", lambda: isa)
+    config = CONFIGS[name]
+    weights = _weights(config)
+    backend = _native(config, weights, kv="f16")
+    assert f"/{isa}/" in backend.numerics_id
+    actual = _logits(backend, PROMPT)
+    expected = _logits(_reference(config, weights, kv="f16"), PROMPT)
+    np.testing.assert_allclose(actual, expected, atol=2e-3 * np.abs(expected).max())
+    assert _in_chunks(backend, PROMPT, [33, 1, 64, 15, 37]).tobytes() == actual.tobytes()
 
 
 def test_f16_cache_agrees_with_the_oracles_f16_cache() -> None:

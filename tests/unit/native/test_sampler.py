@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from openherd._native import available_isas
 from openherd.engine.protocols import SamplePlan
+from openherd.kernels import native
 from openherd.kernels.reference_sampler import Draw, draw_token, log_softmax
 from tests.unit.native.native_models import LogitSource, plan_of
 
@@ -76,8 +78,10 @@ def _random_plan(rng: np.random.Generator, n: int, rows: int, vocab: int) -> Sam
     )
 
 
+@pytest.mark.parametrize("isa", available_isas())
 @pytest.mark.parametrize("vocab", VOCABULARIES)
-def test_random_plans_draw_what_the_oracle_draws(vocab: int) -> None:
+def test_random_plans_draw_what_the_oracle_draws(vocab: int, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "default_isa", lambda: isa)
     rng = np.random.default_rng(vocab)
     source = LogitSource(rng.normal(0, 3, (12, vocab)).astype(np.float32))
     n, rounds, differences = 64, 6, 0
