@@ -18,7 +18,8 @@ from openherd.tokenizers.spec import TokenizerSpec, TokenType
 def build(spec: TokenizerSpec) -> Pipeline:
     """Words by the spec's pre-tokenizer, then merges.
 
-    Control and unknown tokens are left out of the vocabulary, so that no text whatever can merge into one.
+    Control and unknown tokens are left out of the vocabulary, so that no text whatever can merge into one. A byte
+    that the file has no token for gets an id from V on, so that it keeps its neighbours apart: the caller drops it.
     Raises `UnsupportedError` for an unknown pre-tokenizer, `FormatError` for merges that are not pairs.
     """
     pre = pre_tokenizer(spec.pre)
@@ -26,6 +27,8 @@ def build(spec: TokenizerSpec) -> Pipeline:
     for token, kind in zip(spec.tokens, spec.token_types, strict=True):
         if kind == TokenType.CONTROL or kind == TokenType.UNKNOWN:
             vocab.pop(token, None)
+    missing = (char for char in BYTE_OF if char not in vocab)
+    vocab |= {char: len(spec.tokens) + n for n, char in enumerate(missing)}
     model = BPE(vocab, _merges(spec.merges, vocab), ignore_merges=pre.ignore_merges)
     pipeline = Pipeline(model)
     splits = [Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]

@@ -2,6 +2,7 @@
 
 Ids equal llama.cpp's on the same vocabulary. Not covered: normalisers (NFKC and the like; no Llama-family file
 asks for one), tokens that strip the spaces beside them, and the end-of-sequence token, which a trainer appends itself.
+A vocabulary may lack tokens for some bytes (SmolLM2's does): what needs them is lost, as in llama.cpp.
 """
 
 from __future__ import annotations
@@ -142,8 +143,8 @@ class Tokenizer:
         if self.spec.kind == "spm":
             prefix = _SPACE if starts_text and self.spec.add_space_prefix else ""
             text = prefix + text.replace(" ", _SPACE)
-        ids: list[int] = self._pipeline.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids
-        return ids
+        ids = self._pipeline.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids
+        return [token_id for token_id in ids if token_id < self.vocab_size]  # a byte without a token has a higher id
 
 
 def _pipeline(spec: TokenizerSpec) -> Pipeline:
