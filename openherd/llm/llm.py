@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from openherd.config import ModelConfig
 from openherd.errors import OptionError
@@ -23,7 +23,10 @@ from openherd.messages import Completion
 from openherd.options import EngineOptions, SamplingParams
 from openherd.stats import EngineStats
 from openherd.store.progress import Progress
-from openherd.tokenizers import ChatTemplate, Tokenizer
+from openherd.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from openherd.tokenizers import ChatTemplate
 
 _NO_HOOKS = Hooks()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from openherd.checkpoints import open_adapter, open_checkpoint
 from openherd.checkpoints.source import Checkpoint
@@ -18,7 +19,10 @@ from openherd.llm.templates import template_source
 from openherd.options import EngineOptions
 from openherd.store.progress import Progress
 from openherd.store.resolve import resolve
-from openherd.tokenizers import ChatTemplate, Tokenizer
+from openherd.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from openherd.tokenizers import ChatTemplate
 
 
 @dataclass
@@ -37,6 +41,8 @@ class LoadedModel:
     @cached_property
     def template(self) -> ChatTemplate:
         """Made on first use, so that a model without one still completes text. Raises `TemplateError`."""
+        from openherd.tokenizers import ChatTemplate
+
         bos, eos = (self._token_text(token) for token in (self.tokenizer.bos_id, self.tokenizer.eos_id))
         return ChatTemplate(self.template_source, bos_token=bos, eos_token=eos)
 
