@@ -9,8 +9,9 @@
 namespace herd {
 namespace {
 
-// Some 20 us of pauses: longer than any gap between two operations of a step, far shorter than a scheduler's slice.
-constexpr int kSpins = 1000;
+// Some 100 us of pauses: longer than Python's part of a step, so that decoding never pays for a wake-up, and far
+// shorter than a scheduler's slice.
+constexpr int kSpins = 5000;
 
 // Counts the forks this process descends from; workers of an older generation do not exist here.
 std::atomic<std::uint32_t> fork_generation{0};

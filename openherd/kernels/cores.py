@@ -22,7 +22,7 @@ def compute_threads(asked: int | None = None) -> int:
     text = os.environ.get("OPENHERD_THREADS", "")
     if not text:
         return usable_cores()
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_THREADS:
+    if not text.isascii() or not text.isdigit() or len(text) > 4 or not 1 <= int(text) <= MAX_THREADS:
         raise OptionError(f"OPENHERD_THREADS must be a whole number from 1 to {MAX_THREADS}, not {text!r}")
     return int(text)
 
