@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # SystemExit: how rich takes a broken pipe while it prints help
         _silence_stdout()
         return READER_GONE
     except OSError as error:
