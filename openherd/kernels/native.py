@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openherd import _native
 from openherd._native import ThreadPool
-from openherd.checkpoints.source import LoraPair, Tensor
 from openherd.config import ModelConfig
 from openherd.kernels.program import Operation, Program
 from openherd.kernels.rope import inverse_frequencies
 from openherd.quant.dequantize import dequantize
+from openherd.quant.types import BlockType
 
 __all__ = [
     "FLOAT_TYPES",
@@ -39,6 +39,27 @@ U8: TypeAlias = NDArray[np.uint8]
 
 # Weights of these types are multiplied by float32 activations, all others by activations in int8 blocks.
 FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
+
+
+class Tensor(Protocol):
+    """A tensor of a file in its blocks, as `checkpoints.source.Tensor` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def type(self) -> BlockType: ...
+    def rows(self) -> U8: ...
+
+
+class LowRankPair(Protocol):
+    """A [r, K] and B [N, r] of an adapter's term for one weight."""
+
+    @property
+    def a(self) -> Tensor: ...
+    @property
+    def b(self) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +115,7 @@ class NativeModel:
         operations = [self._operation(op) for op in program.operations]
         return self._native.add_program(buffers, operations, program.output)
 
-    def add_adapter(self, scale: float, pairs: Mapping[str, LoraPair]) -> int:
+    def add_adapter(self, scale: float, pairs: Mapping[str, LowRankPair]) -> int:
         """The number by which a sequence's rows ask for it. `pairs` by the full name of the weight they add to."""
         unknown = sorted(set(pairs) - set(self._matrices))
         if unknown:
