@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
 
 _SPACE = "▁"  # U+2581, SentencePiece's visible space
+_MAX_CHARS = 2**23  # the regular expressions of `tokenizers` panic after ten million steps on one run of spaces
 _SURROGATE = re.compile("[\ud800-\udfff]")  # a str can hold half of a UTF-16 pair; UTF-8 cannot
 
 
@@ -120,6 +121,11 @@ class Tokenizer:
         return self.spec.token_types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
 
     def _check_length(self, length: int, max_tokens: int | None) -> None:
+        if length > _MAX_CHARS:
+            raise ContextLengthError(
+                f"the text of {length} characters is too long: {_MAX_CHARS} are tokenized at once",
+                hint="encode it in parts",
+            )
         if max_tokens is not None and length > max_tokens * self.longest_token:
             least = -(-length // self.longest_token)
             raise ContextLengthError(
