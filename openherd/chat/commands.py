@@ -135,8 +135,9 @@ def _path(name: str, argument: str) -> Path:
         raise InputError(f"there is no such home folder: {argument}") from None
 
 
-HELP_KEYS = """Enter sends. Alt-Enter, or a backslash at the end of the line, goes on to a new line; so does
-everything between two lines of three double quotes. Ctrl-C stops the answer; twice at the prompt it leaves.
+HELP_KEYS = """Enter sends. Alt-Enter, or a backslash at the end, goes on to a new line;
+so does everything between two lines of three double quotes.
+Ctrl-C stops the answer; twice at the prompt it leaves.
 A message that begins with a slash: put a space before it."""
 
 COMMANDS: dict[str, Command] = {
@@ -144,7 +145,7 @@ COMMANDS: dict[str, Command] = {
     "/regen": Command("/regen", "answer the last message again", _regen),
     "/undo": Command("/undo", "take the last exchange back", _undo),
     "/new": Command("/new", "forget the conversation and begin another", _new),
-    "/save": Command("/save FILE", "keep the conversation: .jsonl can be loaded again, .md is for readers", _save),
+    "/save": Command("/save FILE", "keep the conversation: .jsonl to load again, .md to read", _save),
     "/load": Command("/load FILE", "go on with a saved .jsonl conversation", _load),
     "/params": Command("/params [NAME VALUE]", "show or change sampling; the value default goes back", _params),
     "/stats": Command("/stats", "tokens, speed, cache", _stats),
