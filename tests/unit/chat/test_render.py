@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,8 @@ from openherd.chat.visible import visible
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def console(**options: object) -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, width=60, height=12, legacy_windows=False, **options)  # type: ignore[arg-type]
+def console() -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=60, height=12, legacy_windows=False)
 
 
 def drawn(target: Console) -> str:
@@ -67,13 +68,13 @@ def test_a_block_taller_than_the_screen_is_cropped_while_it_grows() -> None:
 
 
 def test_what_there_is_stays_when_the_answer_is_stopped() -> None:
-    def stopped() -> object:
+    def stopped() -> Iterator[str]:
         yield "half an ans"
         raise KeyboardInterrupt
 
     target = console()
     with pytest.raises(KeyboardInterrupt):
-        show(target, stopped())  # type: ignore[arg-type]
+        show(target, stopped())
     assert "half an ans" in ANSI.sub("", drawn(target))
 
 
