@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, SAMPLING, EngineFlags, JsonFlag, OfflineFlag, SamplingFlags
+from openherd.cli.flags import ENGINE, ConversationFlags, EngineFlags, JsonFlag, OfflineFlag
 from openherd.errors import OptionError
 
 
@@ -15,12 +15,13 @@ def chat(
     *,
     system: str | None = None,
     template: str | None = None,
-    params: SamplingFlags = SAMPLING,
+    params: ConversationFlags | None = None,
     engine: EngineFlags = ENGINE,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Talk with a model in the terminal. Piped input is answered line by line, as plain text, in one conversation.
+    """Talk with a model in the terminal. Piped input is answered line by line, as plain text, in one conversation,
+    greedily unless --temperature says otherwise.
 
     Parameters
     ----------
@@ -31,6 +32,7 @@ def chat(
     template
         A built-in chat template (chatml, llama-2, llama-3) or a Jinja file instead of the model's own.
     """
+    params = params or ConversationFlags()
     for flag, asked in (("--n", params.n != 1), ("--logprobs", params.logprobs is not None)):
         if asked:
             raise OptionError(f"{flag} has no effect in a conversation", hint="try: herd run --help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -53,6 +54,25 @@ class SamplingFlags(SamplingParams):
     stop_token_ids: Annotated[
         tuple[int, ...], Parameter(show_default=False, help=help_text(SamplingParams, "stop_token_ids"))
     ] = ()
+
+
+def _conversation_temperature() -> float:
+    """Nobody is there to ask a pipe's question again, so its answers are the likeliest ones, the same every time."""
+    return SamplingParams().temperature if sys.stdin.isatty() else 0.0
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class ConversationFlags(SamplingFlags):
+    """`SamplingFlags` of a conversation, whose temperature depends on who asks."""
+
+    temperature: Annotated[
+        float,
+        Parameter(
+            show_default=False,
+            help=f"{help_text(SamplingParams, 'temperature')} [default: {SamplingParams().temperature}; in a pipe 0]",
+        ),
+    ] = field(default_factory=_conversation_temperature)
 
 
 EngineFlags = Annotated[EngineOptions, Parameter(name="*")]
