@@ -9,7 +9,6 @@ Text is not known here: stop strings, templates and guards belong to the caller.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from time import perf_counter
@@ -18,8 +17,8 @@ from openherd.checkpoints.source import Adapter, TensorSource
 from openherd.config import ModelConfig
 from openherd.engine.batch import BatchBuilder
 from openherd.engine.kv_cache import BlockPool
-from openherd.engine.memory import plan_kv
-from openherd.engine.protocols import Backend, KVSpec, Limits
+from openherd.engine.loading import MAX_SCORE_ROWS, load_on
+from openherd.engine.protocols import Backend
 from openherd.engine.runner import Drawn, Ending, StepResult, StepRunner, failure
 from openherd.engine.sampling import SamplePlanner, SeedNoise
 from openherd.engine.scheduler import Schedule, Scheduler
@@ -28,10 +27,6 @@ from openherd.errors import EngineError, InputError
 from openherd.messages import FinishReason
 from openherd.options import EngineOptions
 from openherd.stats import EngineStats
-
-# Prompt rows that a step scores (`prompt_logprobs`): enough to use the head's weights well, and 64 rows of logits of a
-# vocabulary of 128k are 32 MiB.
-MAX_SCORE_ROWS = 64
 
 
 class Engine:
@@ -51,25 +46,7 @@ class Engine:
         stop_ids: Iterable[int] = (),
     ) -> None:
         options = options or EngineOptions()
-        kv = KVSpec(options.kv_dtype)
-        # A row of the batch for each running sequence, so that every step advances every decode.
-        max_seqs = min(options.max_seqs, options.max_batch_tokens)
-        limits = Limits(
-            max_context=options.context or config.max_seq_len,
-            max_seqs=max_seqs,
-            max_batch_tokens=options.max_batch_tokens,
-            max_logit_rows=max_seqs + MAX_SCORE_ROWS,
-        )
-        self.kv_plan = plan_kv(
-            backend.plan(config, weights, kv, limits),
-            kv.block_len,
-            context=options.context,
-            max_context=config.max_seq_len,
-            max_seqs=max_seqs,
-            kv_memory=options.kv_memory,
-        )
-        limits = replace(limits, max_context=self.kv_plan.context)
-        backend.load(config, weights, kv, limits, self.kv_plan.num_blocks)
+        self.kv_plan, limits = load_on(backend, config, weights, options)
         self.config = config
         self.context = self.kv_plan.context
         self.stats = EngineStats(num_total_blocks=self.kv_plan.num_blocks, num_free_blocks=self.kv_plan.num_blocks)
@@ -77,22 +54,23 @@ class Engine:
         self._stop_ids = frozenset(stop_ids)
         self._adapters: set[int] = {-1}
         self._live: dict[int, Sequence] = {}
+        self._outputs: list[StepOutput] = []  # of this step; those of an interrupted one wait for the next
         self._next_id = 0
         self._closed = False
         self._pool = BlockPool(self.kv_plan.num_blocks)
         self._scheduler = Scheduler(
             self._pool,
-            kv.block_len,
+            self.kv_plan.block_len,
             self._live,
             self.stats,
-            max_seqs=max_seqs,
-            max_batch_tokens=options.max_batch_tokens,
+            max_seqs=limits.max_seqs,
+            max_batch_tokens=limits.max_batch_tokens,
             max_score_rows=MAX_SCORE_ROWS,
             prefix_caching=options.prefix_caching,
         )
         self._runner = StepRunner(
             backend,
-            BatchBuilder(max_seqs, -(-self.context // kv.block_len)),
+            BatchBuilder(limits.max_seqs, -(-self.context // self.kv_plan.block_len)),
             SamplePlanner(config.vocab_size),
             self.stats,
         )
@@ -119,7 +97,7 @@ class Engine:
         request.check(self.config, self.context)
         self._check_references(request)
         params = request.params
-        seed = params.seed if params.seed is not None else secrets.randbits(53)  # exact in a JSON number
+        seed = request.drawn_seed()
         seq = Sequence(
             id=self._next_id,
             request=request,
@@ -134,42 +112,63 @@ class Engine:
         self._next_id += 1
         self._live[seq.id] = seq
         self._scheduler.add(seq)
+        self._gauge()
         return seq.id
 
-    def add_choices(self, request: Request) -> list[int]:
-        """Queue `params.n` choices that share one seed and the prompt's prefill; returns their sequence ids."""
-        if request.params.seed is None:
-            request = replace(request, params=replace(request.params, seed=secrets.randbits(53)))
-        first = self.add_request(request)
-        others = range(1, request.params.n)
-        return [first] + [self.add_request(request.as_choice(choice, fork_of=first)) for choice in others]
+    def add_choices(self, choices: Iterable[Request]) -> list[int]:
+        """Queue choices of one prompt, which share its prefill: all of them or, if one is refused, none.
+
+        Returns their sequence ids. `Request.choices` makes them.
+        """
+        seq_ids: list[int] = []
+        try:
+            for request in choices:
+                seq_ids.append(self.add_request(replace(request, fork_of=seq_ids[0]) if seq_ids else request))
+        except BaseException:
+            for seq_id in seq_ids:
+                self.abort(seq_id)
+            raise
+        return seq_ids
 
     def step(self) -> list[StepOutput]:
         """Advance the running sequences by one batch: schedule, forward, sample, postprocess.
 
         A sequence appears in the outputs when it drew a token, completed a scored prompt, or ended. An exception of a
-        processor, noise source or tap ends its own request; one of the backend ends those of the batch.
+        processor, noise source or tap ends its own request; one of the backend ends those of the batch. An interrupt
+        (Ctrl-C, at any place) passes through; the next steps go on as if it had not been, and no output is lost.
         """
         self._check_open()
+        try:
+            if not self._outputs:
+                self._step()
+        except BaseException:
+            self._recover()
+            raise
+        outputs = [o for o in self._outputs if o.token_ids or o.finish_reason or o.prompt_logprobs is not None]
+        self._outputs = []
+        return outputs
+
+    def _step(self) -> None:
         started = perf_counter()
         schedule = self._scheduler.schedule()
         if not schedule.chunks:
-            return []
+            return
         result = StepResult(schedule.chunks)
         try:
             step = self._runner.forward(schedule, result)
             self._runner.sample(step, result)
         except Exception as error:
             result.fail(error)
-        outputs = self._postprocess(result)
+        self._postprocess(result)
         self._count(schedule, perf_counter() - started)
-        return outputs
 
     def finish(self, seq_id: int, reason: FinishReason, keep: int) -> None:
         """End a sequence before its next step, keeping the first `keep` tokens of its answer; no output follows.
 
-        Its processors are rolled back to what is kept. A sequence that ended by itself meanwhile is left as it is.
+        Its processors are rolled back to what is kept; what they raise is raised here, once the sequence is gone.
+        A sequence that ended by itself meanwhile is left as it is.
         """
+        self._drop_outputs(seq_id)
         seq = self._live.get(seq_id)
         if seq is None:
             return
@@ -184,6 +183,7 @@ class Engine:
 
     def abort(self, seq_id: int) -> None:
         """End a sequence at any moment, waiting or running, and free its blocks; no output follows. Safe to repeat."""
+        self._drop_outputs(seq_id)
         seq = self._live.get(seq_id)
         if seq is not None:
             self._retire(seq)
@@ -197,9 +197,8 @@ class Engine:
             self._closed = True
             self._backend.close()
 
-    def _postprocess(self, result: StepResult) -> list[StepOutput]:
+    def _postprocess(self, result: StepResult) -> None:
         """Take in what was computed, scored and drawn, end what ends, and say so."""
-        outputs = []
         for chunk in result.chunks:
             seq = chunk.seq
             if seq.status is Status.FINISHED:  # aborted by its own tap or processor
@@ -207,42 +206,69 @@ class Engine:
             if result.computed:
                 self._scheduler.advance(chunk)
             output = seq.output()
+            self._outputs.append(output)
             ending = result.endings.get(seq.id)
             if seq.id in result.scores:
                 seq.prompt_logprobs += result.scores[seq.id]
-            if result.computed and seq.request.prompt_logprobs and chunk.completes and seq.num_generated == 0:
+            if ending is not None:
+                self._end(seq, ending, output)
+                continue
+            if seq.request.prompt_logprobs and chunk.completes and seq.num_generated == 0:
                 output.prompt_logprobs = tuple(seq.prompt_logprobs)
             if seq.id in result.drawn:
-                ending = self._accept(seq, result.drawn[seq.id], output)
-            elif ending is None and chunk.completes:
-                ending = Ending(FinishReason.LENGTH)  # computed, and no answer is wanted
-            if ending is not None and seq.id in self._live:
-                self._end(seq, ending, output)
-            if output.token_ids or output.finish_reason or output.prompt_logprobs is not None:
-                outputs.append(output)
-        return outputs
+                self._accept(seq, result.drawn[seq.id], output)
+            elif chunk.completes:
+                self._end(seq, Ending(FinishReason.LENGTH), output)  # computed, and no answer is wanted
 
-    def _accept(self, seq: Sequence, drawn: Drawn, output: StepOutput) -> Ending | None:
-        """Append the drawn token; returns why the sequence ends with it, if it does."""
-        seq.append(drawn.token)
-        self.stats.num_generated_tokens += 1
-        output.token_ids = (drawn.token,)
+    def _accept(self, seq: Sequence, drawn: Drawn, output: StepOutput) -> None:
+        """Append the drawn token, and end the sequence if it ends with it."""
+        token = drawn.token
+        reason = seq.reason_to_end_with(token)
+        if seq.counts is not None:
+            seq.counts.add(token)
         if drawn.logprob is not None:
             output.logprobs = (drawn.logprob,)
+        # Python delivers signals after calls only: an interrupt finds all of the next four lines done, or none.
+        output.finish_reason = reason
+        output.stop_match = token if reason is FinishReason.STOP else None
+        output.token_ids = (token,)
         try:
+            seq.ids.append(token)
+            self.stats.num_generated_tokens += 1
             for processor in seq.request.processors:
                 processor.accept(output.token_ids)
-        except Exception as error:
-            return failure(error)
-        reason = seq.finish_reason()
-        return None if reason is None else Ending(reason)
+        except BaseException as error:
+            if seq.request.processors:  # whether they took the token in is not known
+                self._end(seq, failure(error), output)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            if reason is not None:
+                self._end(seq, Ending(reason), output)
 
     def _end(self, seq: Sequence, ending: Ending, output: StepOutput) -> None:
-        self._retire(seq)
-        self.stats.num_finished += 1
         output.finish_reason, output.error = ending.reason, ending.detail
-        if ending.reason is FinishReason.STOP:
-            output.stop_match = seq.ids[-1]
+        if ending.reason is not FinishReason.STOP:
+            output.stop_match = None
+        if seq.id in self._live:  # not aborted by its own processor
+            self._retire(seq)
+            self.stats.num_finished += 1
+
+    def _recover(self) -> None:
+        """After an interrupt: the outputs made so far count, and all else of the step is done again."""
+        self._outputs = [output for output in self._outputs if output.token_ids or output.finish_reason]
+        for output in self._outputs:
+            if output.finish_reason is not None:
+                self._live.pop(output.seq_id, None)
+        for seq in self._live.values():
+            if seq.counts is not None:
+                seq.counts = TokenCounts(seq.request.prompt_ids, seq.ids[seq.num_prompt :])
+        self._scheduler.restart()
+        self._gauge()
+
+    def _drop_outputs(self, seq_id: int) -> None:
+        """What an interrupted step still has to say of this sequence is not said."""
+        self._outputs = [output for output in self._outputs if output.seq_id != seq_id]
 
     def _retire(self, seq: Sequence) -> None:
         del self._live[seq.id]

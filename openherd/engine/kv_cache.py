@@ -37,8 +37,12 @@ class BlockPool:
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.num_evicted = 0
-        self._refs = [0] * num_blocks
-        self._free = list(range(num_blocks - 1, -1, -1))
+        self.reset()
+
+    def reset(self) -> None:
+        """Nobody holds a block, and none is findable."""
+        self._refs = [0] * self.num_blocks
+        self._free = list(range(self.num_blocks - 1, -1, -1))
         self._kept: OrderedDict[int, None] = OrderedDict()  # unreferenced but findable, oldest first
         self._block_of: dict[bytes, int] = {}
         self._hash_of: dict[int, bytes] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -29,7 +30,12 @@ class Ending:
     detail: str | None = None
 
 
-def failure(error: Exception) -> Ending:
+# `SamplePlanner` has refused processors that leave no token, so it is the logits.
+NO_TOKEN = Ending(FinishReason.ERROR, "no token can be drawn: the model's logits are not finite numbers")
+NO_SCORE = Ending(FinishReason.ERROR, "the prompt cannot be scored: the model's logits are not finite numbers")
+
+
+def failure(error: BaseException) -> Ending:
     return Ending(FinishReason.ERROR, f"{type(error).__name__}: {error}")
 
 
@@ -85,6 +91,7 @@ class StepRunner:
         if draws:
             sampled = self._timed(self._backend.sample, step, self._planner.plan(draws))
             result.drawn = _unpack(draws, sampled)
+            result.endings |= {seq_id: NO_TOKEN for seq_id, drawn in result.drawn.items() if drawn.token < 0}
 
     def _observe(self, step: Step, taps: tuple[TapRows, ...], result: StepResult) -> None:
         hidden = [self._timed(self._backend.hidden, step, i) for i in range(len(taps))]
@@ -101,8 +108,14 @@ class StepRunner:
         rows = [row for chunk in scored for row in range(chunk.first_logit_row, chunk.draw_row)]
         targets = [token for chunk in scored for token in chunk.scored_ids]
         values = self._timed(self._backend.score, step, np.array(rows, np.int32), np.array(targets, np.int32)).tolist()
+        start = 0
         for chunk in scored:
-            result.scores[chunk.seq.id], values = values[: chunk.num_scored], values[chunk.num_scored :]
+            scores = values[start : start + chunk.num_scored]
+            start += chunk.num_scored
+            if all(map(math.isfinite, scores)):
+                result.scores[chunk.seq.id] = scores
+            else:
+                result.endings[chunk.seq.id] = NO_SCORE
 
     def _prepare(self, result: StepResult) -> list[Draw]:
         """The draws of the sequences whose last token was computed; those that fail end instead."""

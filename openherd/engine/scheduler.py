@@ -65,7 +65,6 @@ class Schedule:
 class _Prefix:
     """Computed positions that a sequence can start from: full blocks to share, and one to copy where they end."""
 
-    hashes: list[bytes]
     blocks: list[int]
     num_tokens: int
     partial: int | None = None
@@ -97,6 +96,7 @@ class Scheduler:
         self._max_batch_tokens = max_batch_tokens
         self._max_score_rows = max_score_rows
         self._prefix_caching = prefix_caching
+        self._max_seqs = max_seqs
         self._slots = list(range(max_seqs - 1, -1, -1))
 
     def add(self, seq: Sequence) -> None:
@@ -109,6 +109,18 @@ class Scheduler:
         elif seq.status is Status.WAITING:
             self.waiting.remove(seq)
         seq.status = Status.FINISHED
+
+    def restart(self) -> None:
+        """Begin anew after a step that stopped anywhere: who holds which block is no longer believed.
+
+        Every unfinished sequence waits again with the tokens it has; the prefix cache is lost.
+        """
+        self._pool.reset()
+        self._slots = list(range(self._max_seqs - 1, -1, -1))
+        self.running = []
+        self.waiting = sorted(self._live.values(), key=_arrival)
+        for seq in self.waiting:
+            seq.restart()
 
     def schedule(self) -> Schedule:
         """The next step. Empty only when nothing waits and nothing runs."""
@@ -131,15 +143,14 @@ class Scheduler:
         self._stats.num_prompt_tokens += max(0, min(chunk.end, seq.num_prompt) - chunk.start)
         self._stats.num_split_prompts += chunk.completes and seq.num_chunks > 1 and seq.num_generated == 0
         seq.num_computed = chunk.end
-        seq.num_observed = max(seq.num_observed, chunk.end)
-        if self._prefix_caching:
-            for i in range(len(seq.block_hashes), seq.num_computed // self._block_len):
-                self._pool.register(seq.blocks[i], self._extend_hashes(seq.block_hashes, seq, i))
+        num_full = chunk.end // self._block_len
+        if self._prefix_caching and seq.num_findable < num_full:
+            for i in range(seq.num_findable, num_full):
+                self._pool.register(seq.blocks[i], self._hash(seq, i))
+            seq.num_findable = num_full
 
     def _schedule_decodes(self, schedule: Schedule) -> None:
         for seq in tuple(self.running):
-            # An interrupt between a step's forward and its draw leaves no token pending: compute the last one again.
-            seq.num_computed = min(seq.num_computed, len(seq.ids) - 1)
             if seq.status is Status.RUNNING and seq.num_pending == 1 and self._grow(seq):
                 schedule.chunks.append(Chunk(seq, seq.num_computed, len(seq.ids)))
         schedule.num_decodes = len(schedule.chunks)
@@ -178,8 +189,8 @@ class Scheduler:
             self._pool.release(reversed(prefix.blocks))
             return False
         seq.blocks = prefix.blocks + [self._pool.allocate() for _ in range(needed)]
-        seq.block_hashes = prefix.hashes
         seq.num_computed = prefix.num_tokens
+        seq.num_findable = len(prefix.blocks)
         if prefix.partial is not None:
             schedule.copies.append((prefix.partial, seq.blocks[len(prefix.blocks)]))
         self._stats.num_forks += prefix.forked
@@ -189,7 +200,7 @@ class Scheduler:
     def _find_prefix(self, seq: Sequence) -> _Prefix:
         """The longest computed prefix to be had; the sequence's last token is always left to compute."""
         if seq.needs_every_row:
-            return _Prefix([], [], 0)
+            return _Prefix([], 0)
         cached = self._cached_prefix(seq)
         parent = self._parent(seq)
         num_shared = seq.num_prompt - 1
@@ -197,26 +208,26 @@ class Scheduler:
             return cached
         num_full, rest = divmod(num_shared, self._block_len)
         partial = parent.blocks[num_full] if rest else None
-        return _Prefix(parent.block_hashes[:num_full], parent.blocks[:num_full], num_shared, partial, forked=True)
+        return _Prefix(parent.blocks[:num_full], num_shared, partial, forked=True)
 
     def _cached_prefix(self, seq: Sequence) -> _Prefix:
         """The run of findable blocks that the sequence begins with."""
-        hashes: list[bytes] = []
         blocks: list[int] = []
         if self._prefix_caching:
             for i in range((len(seq.ids) - 1) // self._block_len):
-                block = self._pool.find(self._extend_hashes(hashes, seq, i))
+                block = self._pool.find(self._hash(seq, i))
                 if block is None:
-                    hashes.pop()
                     break
                 blocks.append(block)
-        return _Prefix(hashes, blocks, len(blocks) * self._block_len)
+        return _Prefix(blocks, len(blocks) * self._block_len)
 
-    def _extend_hashes(self, hashes: list[bytes], seq: Sequence, i: int) -> bytes:
-        """Append the hash of the sequence's i-th block to those before it."""
-        parent = hashes[-1] if hashes else root_hash(seq.request.salt, seq.request.adapter)
-        hashes.append(block_hash(parent, seq.ids[i * self._block_len : (i + 1) * self._block_len]))
-        return hashes[-1]
+    def _hash(self, seq: Sequence, i: int) -> bytes:
+        """The hash of the sequence's i-th full block; those before it are known, as blocks are hashed in order."""
+        hashes = seq.block_hashes
+        if i == len(hashes):
+            parent = hashes[-1] if hashes else root_hash(seq.request.salt, seq.request.adapter)
+            hashes.append(block_hash(parent, seq.ids[i * self._block_len : (i + 1) * self._block_len]))
+        return hashes[i]
 
     def _parent(self, seq: Sequence) -> Sequence | None:
         """The sequence whose prompt's blocks this one may share, while it lives."""
@@ -241,8 +252,6 @@ class Scheduler:
 
     def _preempt(self, seq: Sequence) -> None:
         self._stop_running(seq)
-        seq.num_computed = 0
-        seq.status = Status.WAITING
         self.add(seq)
         self._stats.num_preemptions += 1
 
@@ -261,7 +270,7 @@ class Scheduler:
         self.running.remove(seq)
         self._slots.append(seq.slot)
         self._pool.release(reversed(seq.blocks))
-        seq.blocks, seq.block_hashes, seq.num_tabled, seq.slot = [], [], 0, -1
+        seq.restart()
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self._block_len)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import get_args
@@ -18,8 +20,8 @@ from openherd.options import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One choice of one prompt. `params.n` and `params.stop` are not read here: `Engine.add_choices` expands the
-    first, and stop strings are found by the caller, who knows text and calls `Engine.finish`.
+    """One choice of one prompt. The engine does not read `params.n` and `params.stop`: `choices` expands the first,
+    and stop strings are found by the caller, who knows text and calls `Engine.finish`.
     """
 
     prompt_ids: tuple[int, ...]
@@ -34,10 +36,21 @@ class Request:
     generate: bool = True  # False: end (LENGTH) once the prompt is computed, for scores and embeddings
     fork_of: int | None = None  # seq id of a request with the same prompt, whose prefill this one waits for and shares
 
-    def as_choice(self, choice: int, fork_of: int) -> Request:
-        """The same request as another choice, with processors of its own; the first choice alone scores the prompt."""
-        forked = tuple(processor.fork() for processor in self.processors)
-        return replace(self, choice=choice, processors=forked, fork_of=fork_of, prompt_logprobs=False)
+    def choices(self) -> list[Request]:
+        """`params.n` choices of the prompt, for `Engine.add_choices`: they share a seed, each has its own processors.
+
+        The first alone scores the prompt.
+        """
+        first = replace(self, params=replace(self.params, seed=self.drawn_seed()))
+        others = [
+            replace(first, choice=choice, processors=tuple(p.fork() for p in self.processors), prompt_logprobs=False)
+            for choice in range(1, self.params.n)
+        ]
+        return [first, *others]
+
+    def drawn_seed(self) -> int:
+        """The asked seed, or a random one that is exact as a number in JSON."""
+        return secrets.randbits(53) if self.params.seed is None else self.params.seed
 
     def continues(self, parent: Request) -> bool:
         """Its prompt is computed as the parent's is, so that the KV blocks are the same."""
@@ -96,11 +109,13 @@ class Status(StrEnum):
 class TokenCounts:
     """Which tokens a sequence has seen and how often its answer has each, as arrays that grow: for penalties."""
 
-    def __init__(self, prompt_ids: tuple[int, ...]) -> None:
+    def __init__(self, prompt_ids: tuple[int, ...], answer_ids: Iterable[int] = ()) -> None:
         unique = sorted(set(prompt_ids))
         self._index = {token: i for i, token in enumerate(unique)}
         self._ids = np.array(unique, np.int32)
         self._counts = np.zeros(len(unique), np.int32)
+        for token in answer_ids:
+            self.add(token)
 
     @property
     def ids(self) -> I32:
@@ -141,7 +156,8 @@ class Sequence:
     num_chunks: int = 0  # steps since admission
     num_cached: int = 0  # of the prompt, when first admitted
     num_tabled: int = 0  # of `blocks`, copied into the batch's block table
-    block_hashes: list[bytes] = field(default_factory=list)  # of the full blocks computed so far
+    block_hashes: list[bytes] = field(default_factory=list)  # of its full blocks, as far as they were asked for
+    num_findable: int = 0  # of `blocks`, registered in the pool by their hashes
     num_observed: int = 0  # positions the taps have seen; recomputing after preemption does not show them again
     was_admitted: bool = False
     prompt_logprobs: list[float] = field(default_factory=list)
@@ -160,23 +176,23 @@ class Sequence:
         """Tokens known but not yet in the KV cache: 1 while decoding."""
         return len(self.ids) - self.num_computed
 
+    def restart(self) -> None:
+        """Wait again with nothing in the KV cache. The tokens stay, and so do the hashes, which follow from them."""
+        self.status = Status.WAITING
+        self.slot = -1
+        self.blocks = []
+        self.num_computed = self.num_tabled = self.num_findable = 0
+
     @property
     def needs_every_row(self) -> bool:
         """Every prompt position must be computed for its outputs, so cached blocks are of no use."""
         return self.request.prompt_logprobs or any(tap.rows == "all" for tap in self.request.taps)
 
-    def append(self, token: int) -> None:
-        self.ids.append(token)
-        if self.counts is not None:
-            self.counts.add(token)
-
-    def finish_reason(self) -> FinishReason | None:
-        """Why the sequence ends with its last token, if it does."""
-        if self.num_generated and self.ids[-1] in self.stop_ids:
+    def reason_to_end_with(self, token: int) -> FinishReason | None:
+        """Why the sequence ends once this token follows, if it does."""
+        if token in self.stop_ids:
             return FinishReason.STOP
-        if len(self.ids) >= self.max_len:
-            return FinishReason.LENGTH
-        return None
+        return FinishReason.LENGTH if len(self.ids) + 1 >= self.max_len else None
 
     def output(self) -> StepOutput:
         """An empty output of this sequence."""

@@ -55,4 +55,5 @@ def show(chunk: Chunk, taps: tuple[TapRows, ...], hidden: Sequence[F32]) -> Verd
         verdict = tap.observe(chunk.seq.id, np.arange(start, chunk.end, dtype=np.int32), seen)
         if verdict is not None:
             return verdict
+    chunk.seq.num_observed = max(chunk.seq.num_observed, chunk.end)
     return None

@@ -1,7 +1,7 @@
 """The vocabulary in which a model's forward pass is written.
 
 `engine/model.py` is written against `Ops` once. `reference.Reference` evaluates each operation at once in NumPy;
-`program.Recorder` writes down a program of fused operations for the native core.
+`recorder.Recorder` writes down a program of fused operations for the native core.
 
 Legend: T rows (tokens of all sequences of the step), R rows whose logits are wanted, D width of the residual
 stream, H query heads, K key/value heads, F width of the feed-forward, V vocabulary.

@@ -25,5 +25,5 @@ def test_ids_equal_the_cases(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bert-bge", "deepseek-llm"])
 def test_other_tokenizers_are_refused_by_name(name: str) -> None:
-    with pytest.raises(UnsupportedError, match="bert|deepseek-llm"):
+    with pytest.raises(UnsupportedError, match=r"bert|deepseek-llm"):
         Tokenizer(spec_of(vocabulary(name)))

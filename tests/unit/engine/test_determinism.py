@@ -155,7 +155,7 @@ def test_d2_cold_and_warm_prefix_cache(subject: Subject, alone: list[Answer]) ->
 def test_d4_choices_draw_what_each_would_alone(subject: Subject) -> None:
     asked = [replace(r, params=replace(r.params, n=4)) for r in subject.requests[: subject.num_forked]]
     engine = subject.start(num_blocks=64, max_seqs=12)
-    seq_ids = [engine.add_choices(r) for r in asked]
+    seq_ids = [engine.add_choices(r.choices()) for r in asked]
     answers = drain(engine)
     assert engine.stats.num_forks >= subject.num_forked
     engine.close()

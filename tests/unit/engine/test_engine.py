@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from openherd.checkpoints.source import Tensor
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
 from openherd.engine.sequence import Request
 from openherd.errors import CapacityError, ContextLengthError, EngineError, InputError, OptionError
 from openherd.messages import FinishReason
 from openherd.options import EngineOptions, SamplingParams
+from tests.parity.random_llama import float_source
 from tests.unit.engine.tiny_model import TINY, drain, prompt, request, run, tiny_engine, tiny_weights
 from tests.unit.engine.token_cache_backend import (
     CONFIG,
@@ -94,7 +97,7 @@ def test_without_a_seed_one_is_chosen_and_reported_and_gives_the_same_answer_aga
 
 def test_choices_of_one_request_share_the_chosen_seed_and_differ() -> None:
     engine = tiny_engine()
-    seq_ids = engine.add_choices(replace(request(20, 1, seed=None, n=3)))
+    seq_ids = engine.add_choices(request(20, 1, seed=None, n=3).choices())
     answers = drain(engine)
     seeds = {answers[seq_id].last.seed for seq_id in seq_ids}
     assert len(seeds) == 1
@@ -104,7 +107,7 @@ def test_choices_of_one_request_share_the_chosen_seed_and_differ() -> None:
 def test_the_first_choice_is_what_a_single_request_answers() -> None:
     alone = run(tiny_engine(), [request(37, 1)])[0]
     engine = tiny_engine()
-    seq_ids = engine.add_choices(request(37, 1, n=3))
+    seq_ids = engine.add_choices(request(37, 1, n=3).choices())
     assert drain(engine)[seq_ids[0]].bits == alone.bits
 
 
@@ -140,6 +143,44 @@ def test_a_pool_too_small_for_the_asked_context_is_refused() -> None:
     options = EngineOptions(context=1024, kv_memory=1000)
     with pytest.raises(CapacityError, match="a context of 1,024 tokens needs"):
         Engine(TokenCacheBackend(), CONFIG, {}, options=options)
+
+
+def nothing_to_draw() -> dict[str, Tensor]:
+    """The tiny model with a head that gives NaN for every token."""
+    weights = tiny_weights()
+    head = weights["lm_head.weight"]
+    return {**weights, **float_source({"lm_head.weight": np.full(head.shape, np.nan, np.float32)})}
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_a_model_without_finite_logits_ends_with_an_error_that_says_so(backend: str) -> None:
+    engine = tiny_engine(backend=make_backend(backend, 1), weights=nothing_to_draw())
+    asked = [request(20, 1, logprobs=2), request(20, 2, temperature=0.0)]
+    for answer in run(engine, asked):
+        assert (answer.finish_reason, answer.token_ids, answer.logprobs) == (FinishReason.ERROR, [], [])
+        assert answer.last is not None
+        assert answer.last.error == "no token can be drawn: the model's logits are not finite numbers"
+    (scored,) = run(engine, [replace(request(20, 3), prompt_logprobs=True, generate=False)])
+    assert (scored.finish_reason, scored.prompt_logprobs) == (FinishReason.ERROR, None)
+    assert scored.last is not None
+    assert "cannot be scored" in str(scored.last.error)
+    assert engine.stats.num_generated_tokens == 0
+    assert engine.stats.num_free_blocks == engine.stats.num_total_blocks
+
+
+def test_choices_are_queued_all_or_none() -> None:
+    engine = token_cache_engine()
+    good = ask(n=2)
+    first, second = good.choices()
+    with pytest.raises(InputError, match="no adapter 5"):
+        engine.add_choices([first, replace(second, adapter=5)])
+    assert not engine.has_work
+
+
+def test_gauges_tell_of_a_request_before_its_first_step() -> None:
+    engine = token_cache_engine()
+    engine.add_request(ask())
+    assert engine.stats.num_waiting == 1
 
 
 def test_when_the_backend_raises_the_batch_fails_and_the_engine_goes_on() -> None:

@@ -151,7 +151,7 @@ def test_a_processor_that_cannot_accept_ends_its_request() -> None:
 def test_each_choice_has_a_processor_of_its_own() -> None:
     processor = Scripted([favour(1), favour(2), favour(3), None])
     engine = tiny_engine()
-    seq_ids = engine.add_choices(shaped(processor, n=3))
+    seq_ids = engine.add_choices(shaped(processor, n=3).choices())
     answers = drain(engine)
     assert [answers[seq_id].token_ids[:3] for seq_id in seq_ids] == [[1, 2, 3]] * 3
     assert processor.accepted == answers[seq_ids[0]].token_ids

@@ -124,7 +124,7 @@ def test_without_prefix_caching_nothing_is_found() -> None:
 def test_choices_share_the_prompt_and_its_last_block_is_copied_on_write(length: int, prefix_caching: bool) -> None:
     engine = token_cache_engine(prefix_caching=prefix_caching)
     request = Request(prompt(length, 3, vocab_size=VOCAB), SamplingParams(n=4, seed=11, max_tokens=25))
-    seq_ids = engine.add_choices(request)
+    seq_ids = engine.add_choices(request.choices())
     answers = drain(engine)
     for choice, seq_id in enumerate(seq_ids):
         assert answers[seq_id].token_ids == expected_answer(request.prompt_ids, 11, 25, choice)
@@ -136,7 +136,7 @@ def test_choices_share_the_prompt_and_its_last_block_is_copied_on_write(length: 
 def test_a_choice_whose_sibling_is_gone_computes_the_prompt_itself() -> None:
     engine = token_cache_engine(prefix_caching=False)
     first, second = engine.add_choices(
-        Request(prompt(50, 3, vocab_size=VOCAB), SamplingParams(n=2, seed=1, max_tokens=5))
+        Request(prompt(50, 3, vocab_size=VOCAB), SamplingParams(n=2, seed=1, max_tokens=5)).choices()
     )
     engine.abort(first)
     assert drain(engine)[second].token_ids == expected_answer(prompt(50, 3, vocab_size=VOCAB), 1, 5, choice=1)
@@ -145,7 +145,7 @@ def test_a_choice_whose_sibling_is_gone_computes_the_prompt_itself() -> None:
 def test_choices_under_preemption_answer_as_alone() -> None:
     engine = token_cache_engine(num_blocks=16)
     request = Request(prompt(37, 3, vocab_size=VOCAB), SamplingParams(n=8, seed=2, max_tokens=90))
-    seq_ids = engine.add_choices(request)
+    seq_ids = engine.add_choices(request.choices())
     answers = drain(engine)
     assert engine.stats.num_preemptions > 0
     for choice, seq_id in enumerate(seq_ids):
@@ -200,7 +200,7 @@ def test_a_thousand_random_requests_leak_no_block() -> None:
             length, max_tokens = rng.choice([5, 16, 40, 90]), rng.choice([1, 20, 60])
             params = SamplingParams(max_tokens=max_tokens, seed=rng.randrange(3), n=rng.choice([1, 1, 3]))
             request = Request(prompt(length, rng.randrange(4), vocab_size=VOCAB), params)
-            for choice, seq_id in enumerate(engine.add_choices(request)):
+            for choice, seq_id in enumerate(engine.add_choices(request.choices())):
                 asked[seq_id] = replace(request, choice=choice)
         backend.fail_next = rng.random() < 0.01
         answers = {output.seq_id: output for output in engine.step()}
@@ -248,7 +248,7 @@ def test_any_load_on_any_pool_answers_rightly(
     for length, max_tokens, n in lengths:
         params = SamplingParams(max_tokens=max_tokens, seed=length, n=n)
         request = Request(prompt(length, seed=0, vocab_size=VOCAB), params)  # prompts begin alike
-        for choice, seq_id in enumerate(engine.add_choices(request)):
+        for choice, seq_id in enumerate(engine.add_choices(request.choices())):
             requests[seq_id] = replace(request, choice=choice)
     answers = drain(engine)
     for seq_id, request in requests.items():
