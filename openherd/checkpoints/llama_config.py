@@ -66,6 +66,9 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
     "use_parallel_residual": (False,),
 }
 
+# Positions the engine counts; the longest context any family was trained for is 10,485,760 (Llama 4 Scout).
+MAX_CONTEXT: Final = 1 << 24
+
 _ROPE_KINDS: dict[str, RopeKind] = {"none": "none", "linear": "linear", "yarn": "yarn"}
 
 
@@ -85,7 +88,7 @@ def read_config(keys: Keys, *, vocab_size: int, biases: frozenset[str], tied: bo
     head_dim = _head_dim(keys, dim, n_heads)
     if keys.whole(f"{ARCHITECTURE}.vocab_size", vocab_size) != vocab_size:
         raise keys.wrong(f"{ARCHITECTURE}.vocab_size", f"must be the embedding's number of rows, {vocab_size}")
-    max_seq_len = _size(keys, "context_length")
+    max_seq_len = keys.whole(f"{ARCHITECTURE}.context_length", least=1, most=MAX_CONTEXT)
     return ModelConfig(
         family=ARCHITECTURE,
         dim=dim,

@@ -9,6 +9,18 @@ heavy (NumPy, the engine, the terminal libraries) is imported inside the functio
 
 from __future__ import annotations
 
-from openherd.cli.app import main
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`openherd.cli.app.main`, imported late: Ctrl-C is quiet from the first tenth of a second, which that takes."""
+    try:
+        from openherd.cli.app import main as run
+
+        return run(arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED

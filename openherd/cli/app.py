@@ -13,12 +13,13 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
+from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownCommandError
 
 from openherd import __version__
 from openherd.cli import output
-from openherd.errors import HerdError, InputError
+from openherd.errors import HerdError, InputError, OptionError
 
 VERBS = {
     "chat": "Talk with a model in the terminal; piped input is answered line by line.",
@@ -45,6 +46,7 @@ def build_app() -> App:
         version=f"openherd {__version__}",
         default_parameter=Parameter(negative_iterable=()),
         suppress_keyboard_interrupt=False,
+        config=_refuse_fractions,
     )
     for order, (verb, summary) in enumerate(VERBS.items()):
         app.command(f"openherd.cli.{verb}:{verb}", name=verb, help=summary, sort_key=order)
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in tokens
     try:
+        output.prepare_streams()
         status = _run(tokens)
         sys.stdout.flush()
         return status
@@ -67,8 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit):  # SystemExit: how rich takes a broken pipe while it prints help
         _silence_stdout()
         return READER_GONE
-    except OSError as error:
-        output.fail(_from_os(error), as_json=as_json)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        output.fail(_from_defect(error), as_json=as_json)
         return HerdError.exit_status
 
 
@@ -80,6 +85,15 @@ def _run(tokens: list[str]) -> int:
     except CycloptsError as error:
         raise _from_parser(error) from error
     return status if isinstance(status, int) else 0
+
+
+def _refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """The parser would round 1.5 to 2 where a whole number is wanted."""
+    for argument in arguments:
+        if argument.parameter.converter is None and int in (argument.hint, *get_args(argument.hint)):
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise OptionError(f"{token.keyword or argument.name} must be a whole number, not {token.value!r}")
 
 
 def _unknown_verb(word: str) -> InputError:
@@ -96,9 +110,17 @@ def _from_parser(error: CycloptsError) -> InputError:
     return InputError(message, hint=f"try: herd {verb} --help" if verb else "try: herd --help")
 
 
-def _from_os(error: OSError) -> HerdError:
-    subject = f"{error.filename}: " if error.filename else ""
-    return HerdError(f"{subject}{error.strerror or error}")
+def _from_defect(error: Exception) -> HerdError:
+    """What no verb expected: the system's refusals in its own words, and our mistakes as such."""
+    if isinstance(error, MemoryError):
+        return HerdError("memory ran out", hint="try a smaller --context, or a smaller model")
+    if isinstance(error, OSError):
+        subject = f"{error.filename}: " if error.filename else "reading or writing failed: "
+        return HerdError(f"{subject}{error.strerror or error}")
+    return HerdError(
+        f"a defect of openherd: {type(error).__name__}: {error}",
+        hint="please report it; PYTHONDEVMODE=1 herd ... shows where it is",
+    )
 
 
 def _silence_stdout() -> None:

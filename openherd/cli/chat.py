@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, ConversationFlags, EngineFlags, JsonFlag, OfflineFlag
+from openherd.cli.flags import ENGINE, ConversationFlags, EngineFlags, JsonFlag, OfflineFlag, require_text
 from openherd.errors import OptionError
 
 
@@ -33,6 +33,7 @@ def chat(
         A built-in chat template (chatml, llama-2, llama-3) or a Jinja file instead of the model's own.
     """
     params = params or ConversationFlags()
+    require_text({"--system": system, "--stop": "".join(params.stop)})
     for flag, asked in (("--n", params.n != 1), ("--logprobs", params.logprobs is not None)):
         if asked:
             raise OptionError(f"{flag} has no effect in a conversation", hint="try: herd run --help")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from openherd.errors import OptionError
+from openherd.errors import InputError, OptionError
 from openherd.options import EngineOptions, SamplingParams, help_text
 
 JsonFlag = Annotated[
@@ -80,3 +80,10 @@ EngineFlags = Annotated[EngineOptions, Parameter(name="*")]
 SAMPLING = SamplingFlags()
 ENGINE = EngineOptions()
 """Defaults for a verb's signature: `params: SamplingFlags = SAMPLING, engine: EngineFlags = ENGINE`."""
+
+
+def require_text(given: Mapping[str, str | None]) -> None:
+    """Refuse arguments that are not UTF-8: their stray bytes would reach the model as other characters."""
+    for flag, text in given.items():
+        if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"{flag} is not UTF-8 text")

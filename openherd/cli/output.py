@@ -6,31 +6,67 @@ With `--json` standard output carries one JSON document (or one per line), also 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
 from typing import Any
 
 from openherd.chat.visible import visible
 from openherd.errors import HerdError
 
+MAX_ERROR_CHARACTERS = 2000
+
+
+def prepare_streams() -> None:
+    """Make the standard streams usable, whatever the caller left of them. Raises HerdError when output is closed.
+
+    A closed stream becomes the null device: the next file to be opened would otherwise get its number, and be written
+    to as if it were that stream. A character that the terminal's encoding lacks is replaced instead of refused.
+    """
+    output_is_closed = sys.stdout is None
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if output_is_closed:
+        raise HerdError("standard output is closed, so there is nowhere to write the result")
+
 
 def document(value: Any) -> None:
     """One JSON document on one line of standard output; NaN and infinity are refused, as JSON does."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # another encoding, or a file name that is not UTF-8: ASCII spells everything
+        text = json.dumps(value, allow_nan=False)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def note(text: str) -> None:
-    """A line about the work (timing, warnings) for the person, out of the way of the result."""
-    print(text, file=sys.stderr, flush=True)
+    """A line about the work (timing, warnings) for the person; the result counts even where nobody can read it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def fail(error: HerdError, *, as_json: bool) -> None:
-    """Say what went wrong, why, and what to try next. Text that came from a file cannot steer the terminal."""
+    """Say in a line what went wrong and why, and in another what to try next.
+
+    Text that came from a file cannot steer the terminal, nor fill it.
+    """
     message = str(Exception.__str__(error))
     if as_json:
-        document({"error": {"type": type(error).__name__, "message": message, "hint": error.hint}})
-        return
-    note(f"herd: error: {visible(message)}")
+        with contextlib.suppress(OSError):  # of a full disk or a pipe without a reader; standard error may still do
+            document({"error": {"type": type(error).__name__, "message": message, "hint": error.hint}})
+            return
+    note(f"herd: error: {_one_line(message)}")
     if error.hint:
-        note(f"  {visible(error.hint)}")
+        note(f"  {_one_line(error.hint)}")
+
+
+def _one_line(text: str) -> str:
+    shown = visible(" ".join(text.split()))
+    return shown if len(shown) <= MAX_ERROR_CHARACTERS else shown[:MAX_ERROR_CHARACTERS] + " ..."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, SAMPLING, EngineFlags, JsonFlag, OfflineFlag, SamplingFlags
+from openherd.cli.flags import ENGINE, SAMPLING, EngineFlags, JsonFlag, OfflineFlag, SamplingFlags, require_text
 from openherd.errors import EngineError, InputError, OptionError, SchemaError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def run(
         Control tokens written in the prompt count as such instead of as text.
     """
     _check(chat=chat, system=system, template=template, special=special, params=params, as_json=json)
+    require_text({"--prompt": prompt, "--system": system, "--schema": schema, "--stop": "".join(params.stop)})
     text = _read_prompt(prompt)
     wanted = _read_schema(schema) if schema is not None else None
     name, adapters = _parse_adapter(adapter)
@@ -121,7 +122,7 @@ def _read_schema(schema: str) -> dict[str, Any]:
         raise SchemaError(f"the schema {where} is longer than {MAX_SCHEMA_BYTES} bytes")
     try:
         value: Any = json.loads(text)
-    except json.JSONDecodeError as why:
+    except ValueError as why:  # bad JSON, or a number of more digits than Python converts
         raise SchemaError(f"the schema {where} is not JSON: {why}") from None
     except RecursionError:
         raise SchemaError(f"the schema {where} is nested too deeply") from None

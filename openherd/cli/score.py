@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
-from openherd.errors import InputError
+from openherd.errors import EngineError, InputError
 from openherd.options import EngineOptions, KVDtype, help_text
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def score(
 
     with LLM.load(ref, options=engine, offline=offline) as llm:
         result = llm.score(text, context=context, special=not no_special, max_tokens=max_tokens)
+    if not math.isfinite(result.perplexity):
+        raise EngineError(
+            "the model gives this text no finite probability; weights that are damaged or not numbers do that"
+        )
     if json:
         output.document(_document(result))
     else:

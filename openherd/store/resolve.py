@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from openherd.errors import ModelNotFoundError, UnsupportedError
@@ -77,16 +78,25 @@ def _is_name(ref: str) -> bool:
 def _unknown(ref: str) -> ModelNotFoundError:
     names = sorted({*CATALOGUE, *(model.record.name for model in local_models())})
     path = Path(ref)
+    near: str | Path | None
     if not _is_name(ref) or path.suffix:
-        beside = (
-            [str(path.parent / child.name) for child in path.parent.glob("*.gguf")]
-            if os.path.isdir(path.parent)
-            else []
-        )
-        near = difflib.get_close_matches(ref, [*beside, *names], n=1)
-        problem = f"there is no file or folder {ref}"
+        near = _neighbour(path) or _nearest(ref, names)
+        problem = f"there is no file or folder {ref or repr(ref)}"
     else:
-        near = difflib.get_close_matches(ref, names, n=1)
+        near = _nearest(ref, names)
         problem = f"no model is called {ref!r}, and no file or folder either"
-    guess = f"; did you mean {near[0]}?" if near else ""
+    guess = f"; did you mean {near}?" if near else ""
     return ModelNotFoundError(f"{problem}{guess}", hint=f"names: {', '.join(names)} (herd models lists them)")
+
+
+def _neighbour(path: Path) -> Path | None:
+    """The model file beside `path` whose name is spelled alike."""
+    if not os.path.isdir(path.parent):
+        return None
+    beside = {child.name: child for child in path.parent.glob("*.gguf") if child.exists()}
+    name = _nearest(path.name, beside)
+    return beside[name] if name else None
+
+
+def _nearest(word: str, words: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(word, words, n=1)), None)
