@@ -45,7 +45,7 @@ class FinishReason(StrEnum):
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"  # a text guard stopped it
     ABORTED = "aborted"  # the caller went away
-    ERROR = "error"  # this request's processor or tap raised
+    ERROR = "error"  # a hook of this request or the backend raised, or the model gave no finite logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class TokenLogprob:
 class Usage:
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0  # prompt tokens found in the prefix cache
+    cached_tokens: int = 0  # prompt tokens not computed for it: found in the prefix cache or shared with choice 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,5 +76,5 @@ class Completion:
     choice: int = 0  # 0..n-1
     logprobs: tuple[TokenLogprob, ...] = ()
     stop_match: str | int | None = None  # the stop string or token that ended it
-    error: str | None = None  # why, when finish_reason is ERROR
+    error: str | None = None  # why, when finish_reason is ERROR, or CONTENT_FILTER by a tap
     timing: dict[str, float] = field(default_factory=dict)

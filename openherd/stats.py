@@ -11,7 +11,7 @@ class EngineStats:
 
     num_steps: int = 0
     num_prompt_tokens: int = 0  # computed, not found in the cache
-    num_cached_tokens: int = 0  # prompt tokens found in the prefix cache
+    num_cached_tokens: int = 0  # prompt tokens found in the prefix cache or shared with a sibling
     num_generated_tokens: int = 0
     num_finished: int = 0
     num_aborted: int = 0

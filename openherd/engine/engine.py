@@ -82,7 +82,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._live)
+        """Whether another step has something to do or to say."""
+        return bool(self._live or self._outputs)
 
     def load_adapter(self, adapter: Adapter) -> int:
         """Make a LoRA adapter choosable by requests; returns its `Request.adapter`."""

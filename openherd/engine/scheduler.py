@@ -169,7 +169,7 @@ class Scheduler:
         return rows - (end - start), score_rows - num_scored
 
     def _schedule_admissions(self, schedule: Schedule, rows: int, score_rows: int) -> None:
-        for seq in tuple(self.waiting):
+        for seq in tuple(self.waiting) if self._slots and rows else ():  # the line may be long
             if not rows or not self._slots:
                 return
             if self._awaits_parent(seq):

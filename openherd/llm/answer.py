@@ -6,6 +6,7 @@ text before it is given out, while the tokens drawn stay in the completion, as t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -13,7 +14,7 @@ from openherd.constrain import Constraint
 from openherd.engine.sequence import StepOutput
 from openherd.llm.guards import Decision, TextGuard
 from openherd.llm.stop_strings import StopStrings
-from openherd.messages import Completion, FinishReason, TokenLogprob, Usage
+from openherd.messages import Completion, FinishReason, Span, TokenLogprob, Usage
 from openherd.tokenizers.detokenizer import IncrementalDetokenizer
 
 # The model came to its end, and nobody took the rest away.
@@ -70,6 +71,24 @@ class Answer:
         """Tokens drawn so far."""
         return len(self._token_ids)
 
+    def open(self, prompt: Sequence[Span]) -> None:
+        """Show the prompt to the guard, which may end the answer before it begins."""
+        if self._guard is None:
+            return
+        try:
+            decision = self._guard.on_prompt(prompt)
+        except Exception as error:
+            self.fail(f"the text guard failed: {error!r}")
+        else:
+            if decision is not Decision.RELEASE:
+                self.end(FinishReason.CONTENT_FILTER)
+
+    def fail(self, error: str) -> None:
+        """End with an error, said in words. Does nothing to an ended answer."""
+        if self.finish_reason is None:
+            self._error = error
+            self.finish_reason = FinishReason.ERROR
+
     def receive(self, output: StepOutput) -> FinishReason | None:
         """Take in a step's output. Returns a reason when the sequence must end although the engine would go on."""
         self._cached_tokens = output.cached_tokens
@@ -121,8 +140,13 @@ class Answer:
             logprobs=tuple(self._logprobs[:visible]),
             stop_match=self._stop_token if self._scanner.match is None else self._scanner.match,
             error=self._error,
-            timing=self._clock.rates(self._num_prompt_tokens - self._cached_tokens, len(self._token_ids)),
+            timing=self._clock.rates(self._num_prefilled, len(self._token_ids)),
         )
+
+    @property
+    def _num_prefilled(self) -> int:
+        """Prompt tokens computed for this answer; 0 for a further choice, which shares the first one's prompt."""
+        return 0 if self.choice else self._num_prompt_tokens - self._cached_tokens
 
     def _read(self, token: int, piece: str) -> None:
         self._clock.tick()
@@ -187,7 +211,9 @@ class _Clock:
         if self._first is None or self._last is None:
             return {}
         ttft = self._first - self._asked
-        timing = {"ttft_s": ttft, "prefill_tokens_per_s": num_prefilled / ttft}
+        timing = {"ttft_s": ttft}
+        if num_prefilled:
+            timing["prefill_tokens_per_s"] = num_prefilled / ttft
         if self._last > self._first:
             timing["decode_tokens_per_s"] = (num_tokens - 1) / (self._last - self._first)
         return timing

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from openherd.engine.engine import Engine
@@ -35,6 +34,9 @@ class Receiver(Protocol):
     def end(self, reason: FinishReason) -> None:
         """No output will follow."""
 
+    def fail(self, error: str) -> None:
+        """`receive` raised this, or what it asked for did; no output will follow."""
+
 
 class Driver:
     """All methods may be called from any thread. An exception of the engine's step reaches the caller who made it."""
@@ -43,20 +45,14 @@ class Driver:
         self._engine = engine
         self._lock = FifoLock()
         self._receivers: dict[int, Receiver] = {}  # unfinished, by sequence id
+        self._outputs: deque[StepOutput] = deque()  # of a step, not yet handed to their receivers
         self._abandoned: deque[Iterable[Receiver]] = deque()
 
     def submit(self, choices: Sequence[tuple[Request, Receiver]]) -> None:
         """Queue the choices of one prompt; they share its prefill. Queues all or, if one is refused, none."""
-        added: list[int] = []
         with self._turn():
-            try:
-                for request, receiver in choices:
-                    shared = replace(request, fork_of=added[0]) if added else request
-                    added.append(self._engine.add_request(shared))
-                    self._receivers[added[-1]] = receiver
-            except BaseException:
-                self._abort(added)
-                raise
+            seq_ids = self._engine.add_choices([request for request, _ in choices])
+            self._receivers |= zip(seq_ids, (receiver for _, receiver in choices), strict=True)
 
     def step(self) -> bool:
         """Advance everything by one step. Returns whether there is more to do."""
@@ -72,6 +68,17 @@ class Driver:
                     return result
                 assert self._receivers, "nothing runs that could make it ready"
                 self._step()
+
+    def run_to_end(self, receivers: Sequence[Receiver]) -> None:
+        """Step until all of these have ended."""
+        left = list(receivers)
+
+        def all_ended() -> bool | None:
+            while left and left[-1].finish_reason is not None:  # the last queued is mostly the last to end
+                left.pop()
+            return None if left else True
+
+        self.run_until(all_ended)
 
     def cancel(self, receivers: Iterable[Receiver]) -> None:
         """End these receivers' sequences and free their blocks. Safe to repeat."""
@@ -111,11 +118,28 @@ class Driver:
             self._cancel(self._abandoned.popleft())
 
     def _step(self) -> None:
-        for output in self._engine.step():
-            receiver = self._receivers[output.seq_id]
+        """Outputs stay in line until they are handed out, so an interrupt loses none of the others."""
+        if not self._outputs:
+            self._outputs.extend(self._engine.step())
+        while self._outputs:
+            self._deliver(self._outputs.popleft())
+
+    def _deliver(self, output: StepOutput) -> None:
+        receiver = self._receivers.get(output.seq_id)
+        if receiver is None:  # cancelled, or its `submit` was interrupted
+            self._engine.abort(output.seq_id)
+            return
+        try:
             reason = receiver.receive(output)
             if reason is not None:
                 self._engine.finish(output.seq_id, reason, receiver.num_tokens)
+        except BaseException as error:
+            self._engine.abort(output.seq_id)
+            del self._receivers[output.seq_id]
+            receiver.fail(f"{type(error).__name__}: {error}")
+            if not isinstance(error, Exception):
+                raise
+        else:
             if receiver.finish_reason is not None:
                 del self._receivers[output.seq_id]
 

@@ -23,10 +23,10 @@ class TextGuard(Protocol):
     """Watches one answer. An exception ends that request only, with FinishReason.ERROR."""
 
     def on_prompt(self, spans: Sequence[Span]) -> Decision:
-        """The whole prompt, before anything is computed. Only RELEASE lets it through."""
+        """The whole prompt, first of all and before anything is computed. Only RELEASE lets it through."""
 
     def on_text(self, held: str, final: bool) -> Decision:
         """All text not yet given out. When `final`, no more will come, and HOLD counts as STOP."""
 
     def fork(self) -> Self:
-        """An independent guard for another answer to the same prompt."""
+        """An independent guard for another answer, to this prompt or another."""

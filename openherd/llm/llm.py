@@ -133,12 +133,14 @@ class LLM:
         count as such. A request that fails while it runs gives a completion with FinishReason.ERROR.
         """
         ask = Ask(params or SamplingParams(), schema, adapter, guard, special=special, hooks=hooks)
-        per_prompt = [prepare(self._model, prompt, ask) for prompt in as_prompts(prompts)]
+        asked = as_prompts(prompts)
+        asks = [ask, *(ask.fork() for _ in asked[1:])]  # before the first guard has seen anything
+        per_prompt = [prepare(self._model, prompt, ask) for prompt, ask in zip(asked, asks, strict=False)]
         answers = [answer for choices in per_prompt for _, answer in choices]
         with self._running(answers):
             for choices in per_prompt:
                 self._submit(choices)
-            self._driver.run_until(lambda: all(answer.finish_reason is not None for answer in answers) or None)
+            self._driver.run_to_end(answers)
         return [answer.completion() for answer in answers]
 
     def chat(

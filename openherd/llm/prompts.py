@@ -34,6 +34,8 @@ def encode(
     tokenizer = model.tokenizer
     limit = model.engine.context
     is_conversation = not isinstance(prompt, str) and not is_token_ids(prompt)
+    if tools and not is_conversation:
+        raise InputError("tools have no effect on a prompt of text", hint="Ask with a list of messages.")
     if isinstance(prompt, str):
         ids = tokenizer.encode(prompt, special=special, max_tokens=limit)
         spans = [Span(prompt, Origin.USER)]

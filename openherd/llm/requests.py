@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,18 +12,17 @@ from openherd.engine.sequence import Request
 from openherd.errors import OptionError
 from openherd.llm.answer import Answer
 from openherd.llm.constrained import GrammarProcessor, Schema, as_grammar
-from openherd.llm.guards import Decision, TextGuard
+from openherd.llm.guards import TextGuard
 from openherd.llm.loading import LoadedModel
 from openherd.llm.prompts import EncodedPrompt, Prompt, encode
 from openherd.llm.stop_strings import StopStrings
-from openherd.messages import FinishReason
 from openherd.options import SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What other parts of a program put into the engine for one prompt. Processors and taps are forked or shared by
-    its choices as the protocols say; requests of different salts never share cached blocks."""
+    """What other parts of a program put into the engine. Each choice has processors of its own (forks), while noise
+    and taps are shared by all; requests of different salts never share cached blocks."""
 
     processors: tuple[LogitsProcessor, ...] = ()
     noise: NoiseSource | None = None
@@ -44,6 +42,11 @@ class Ask:
     special: bool = False
     hooks: Hooks = Hooks()
 
+    def fork(self) -> Ask:
+        """The same for another prompt, with processors and a guard of its own."""
+        hooks = replace(self.hooks, processors=tuple(processor.fork() for processor in self.hooks.processors))
+        return replace(self, hooks=hooks, guard=self.guard.fork() if self.guard else None)
+
 
 Choice = tuple[Request, Answer]
 
@@ -59,12 +62,9 @@ def prepare(model: LoadedModel, prompt: Prompt, ask: Ask) -> list[Choice]:
     processors, grammar = ask.hooks.processors, None
     if ask.schema is not None:
         grammar = GrammarProcessor(compile_grammar(as_grammar(ask.schema), model.tokenizer, model.config.vocab_size))
-    params = ask.params
-    if params.seed is None:
-        params = replace(params, seed=secrets.randbits(53))  # exact as a JSON number
     request = Request(
         prompt_ids=encoded.ids,
-        params=params,
+        params=ask.params,
         processors=(*processors, grammar) if grammar else processors,
         noise=ask.hooks.noise,
         taps=ask.hooks.taps,
@@ -72,32 +72,27 @@ def prepare(model: LoadedModel, prompt: Prompt, ask: Ask) -> list[Choice]:
         salt=ask.hooks.salt,
     )
     request.check(model.config, model.engine.context)
-    stops = StopStrings(params.stop)
-    return [_choice(model, request, encoded, stops, ask.guard, choice) for choice in range(params.n)]
+    stops = StopStrings(ask.params.stop)
+    choices = request.choices()
+    guards = [ask.guard, *(ask.guard.fork() if ask.guard else None for _ in choices[1:])]
+    return [
+        (choice, _answer(model, choice, encoded, stops, guard)) for choice, guard in zip(choices, guards, strict=True)
+    ]
 
 
-def _choice(
-    model: LoadedModel,
-    request: Request,
-    encoded: EncodedPrompt,
-    stops: StopStrings,
-    guard: TextGuard | None,
-    choice: int,
-) -> Choice:
-    if choice:
-        forked = tuple(processor.fork() for processor in request.processors)
-        request = replace(request, choice=choice, processors=forked)
-        guard = guard.fork() if guard else None
+def _answer(
+    model: LoadedModel, request: Request, encoded: EncodedPrompt, stops: StopStrings, guard: TextGuard | None
+) -> Answer:
+    """What receives the outputs of a choice; already ended if the guard refuses the prompt."""
     constraints = [p.constraint for p in request.processors if isinstance(p, GrammarProcessor)]
     answer = Answer(
-        choice=choice,
-        seed=request.params.seed or 0,
+        choice=request.choice,
+        seed=request.drawn_seed(),
         num_prompt_tokens=len(encoded.ids),
         detokenizer=model.tokenizer.detokenizer(continues=not encoded.is_conversation),
         stops=stops,
         guard=guard,
         constraint=constraints[0] if constraints else None,
     )
-    if guard is not None and guard.on_prompt(encoded.spans) is not Decision.RELEASE:
-        answer.end(FinishReason.CONTENT_FILTER)
-    return request, answer
+    answer.open(encoded.spans)
+    return answer

@@ -60,6 +60,9 @@ class _ChunkScore:
     def end(self, reason: FinishReason) -> None:
         self.finish_reason = reason
 
+    def fail(self, error: str) -> None:
+        self.finish_reason, self.error = FinishReason.ERROR, error
+
 
 def score(
     model: LoadedModel,
@@ -98,7 +101,7 @@ def _run(driver: Driver, scored: Sequence[tuple[Request, _ChunkScore]]) -> None:
     try:
         for one in scored:
             driver.submit([one])
-        driver.run_until(lambda: all(r.finish_reason is not None for r in receivers) or None)
+        driver.run_to_end(receivers)
     finally:
         driver.cancel(receivers)
     for receiver in receivers:

@@ -120,7 +120,7 @@ def test_the_first_choice_is_what_a_single_request_answers() -> None:
         (Request((1,) * 256), ContextLengthError, "256 tokens and the context holds 256, of which at least one"),
         (Request((1,) * 257, generate=False), ContextLengthError, "257 tokens and the context holds 256"),
         (Request((1,), SamplingParams(logit_bias={VOCAB: 1.0})), OptionError, "logit_bias has a token id outside"),
-        (Request((1,), SamplingParams(stop_token_ids=(-1,))), OptionError, "stop_token_ids has a token id outside"),
+        (Request((1,), SamplingParams(stop_token_ids=(VOCAB,))), OptionError, "stop_token_ids has a token id outside"),
         (Request((1,), adapter=0), InputError, "no adapter 0 is loaded"),
     ],
 )

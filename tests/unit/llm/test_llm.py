@@ -6,7 +6,7 @@ import gc
 import json
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jsonschema
@@ -14,27 +14,10 @@ import pytest
 
 from openherd import LLM, Message, SamplingParams
 from openherd.errors import ContextLengthError, InputError, OptionError, SchemaError, TemplateError
-from openherd.llm import Decision, Hooks
-from openherd.messages import Completion, FinishReason, Origin, Span
+from openherd.llm import Hooks
+from openherd.messages import FinishReason
 from tests.unit.constrain.random_schema import bounded_schema
-from tests.unit.llm.tiny_llm import CONFIG, SPEC, num_used_blocks, tiny_llm
-
-PROMPTS = ["hello", "world, and then", "h", "once upon a time there was", "hello hello hello"]
-
-
-@pytest.fixture
-def llm() -> Iterator[LLM]:
-    with tiny_llm() as model:
-        yield model
-        assert num_used_blocks(model) == 0, "a test's answers were not all freed"
-
-
-def params(**changes: object) -> SamplingParams:
-    return SamplingParams(**{"max_tokens": 24, "temperature": 1.0, "top_p": 1.0, "seed": 11, **changes})  # type: ignore[arg-type]
-
-
-def bits(completion: Completion) -> tuple[object, ...]:
-    return completion.text, completion.token_ids, completion.logprobs, completion.finish_reason, completion.stop_match
+from tests.unit.llm.tiny_llm import CONFIG, PROMPTS, SPEC, bits, num_used_blocks, params, tiny_llm
 
 
 def test_stream_equals_generate(llm: LLM) -> None:
@@ -186,42 +169,6 @@ def test_interrupt_leaves_nothing_running(llm: LLM) -> None:
     assert llm.generate("hello", params())[0].finish_reason is FinishReason.LENGTH
 
 
-class Guard:
-    """Refuses prompts about secrets; stops the answer after a number of characters."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.prompt: Sequence[Span] = ()
-
-    def on_prompt(self, spans: Sequence[Span]) -> Decision:
-        self.prompt = spans
-        return Decision.STOP if any("secret" in span.text for span in spans) else Decision.RELEASE
-
-    def on_text(self, held: str, final: bool) -> Decision:
-        self.most -= len(held)
-        return Decision.RELEASE if self.most >= 0 else Decision.STOP
-
-    def fork(self) -> Guard:
-        return Guard(self.most)
-
-
-def test_guard_stops_an_answer(llm: LLM) -> None:
-    (free,) = llm.generate("hello", params())
-    answers = llm.generate("hello", params(n=2), guard=Guard(5))
-    assert [a.finish_reason for a in answers] == [FinishReason.CONTENT_FILTER] * 2
-    assert free.text.startswith(answers[0].text)
-    assert 0 < len(answers[0].text) <= 5
-    assert len(answers[0].token_ids) < answers[0].usage.completion_tokens
-
-
-def test_guard_refuses_a_prompt_before_anything_is_computed(llm: LLM) -> None:
-    guard = Guard(100)
-    answer = llm.chat([Message("system", "be kind"), Message("user", "a secret")], params(), guard=guard)
-    assert (answer.text, answer.finish_reason) == ("", FinishReason.CONTENT_FILTER)
-    assert llm.stats.num_steps == 0
-    assert {Origin.SYSTEM, Origin.USER, Origin.TEMPLATE} == {span.origin for span in guard.prompt}
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_schema_on_random_weights(llm: LLM, seed: int) -> None:
     schema = bounded_schema(random.Random(seed))
@@ -325,3 +272,29 @@ def test_timing_and_usage(llm: LLM) -> None:
     counted = llm.generate(PROMPTS, params(n=2))
     before = 4
     assert llm.stats.num_generated_tokens - before == sum(c.usage.completion_tokens for c in counted)
+
+
+def test_timing_and_usage_of_choices_and_of_a_cached_prompt(llm: LLM) -> None:
+    """The first choice computes the prompt, the others share it and claim no prefill rate of their own."""
+    prompt = "once upon a time there was a model of random weights"
+    num_prompt = llm.count_tokens(prompt)
+    first, *others = llm.generate(prompt, params(n=3, ignore_eos=True))
+    assert (first.usage.prompt_tokens, first.usage.cached_tokens) == (num_prompt, 0)
+    assert "prefill_tokens_per_s" in first.timing
+    for other in others:
+        assert other.usage.prompt_tokens == num_prompt
+        assert other.usage.cached_tokens == num_prompt - 1, "its own last prompt token is computed, to draw from"
+        assert other.timing.keys() == {"ttft_s", "decode_tokens_per_s"}
+    (again,) = llm.generate(prompt, params(max_tokens=2, ignore_eos=True))
+    assert again.usage.cached_tokens == (num_prompt - 1) // 16 * 16 > 0
+    computed = num_prompt - again.usage.cached_tokens
+    assert again.timing["prefill_tokens_per_s"] == pytest.approx(computed / again.timing["ttft_s"])
+
+
+def test_options_without_effect_are_refused(llm: LLM) -> None:
+    with pytest.raises(InputError, match="tools have no effect"):
+        llm.stream("hello", params(), tools=[{"type": "function"}])
+    with pytest.raises(OptionError, match="in a tuple"):
+        params(stop="abc")
+    with pytest.raises(OptionError, match="stop_token_ids"):
+        params(stop_token_ids=("2",))
