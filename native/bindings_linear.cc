@@ -98,14 +98,16 @@ NewRows linear(const PackedWeight& weight, const FloatRows& x, const std::option
   return y;
 }
 
-// What quantize_row makes of x, as (q [T, blocks, 32] in float32, scale [T, blocks]).
+// What quantize_row makes of x, as (128 * coarse + fine [T, blocks, 32] in float32, scale [T, blocks]).
 nb::tuple quantize(const FloatRows& x, const std::optional<std::string>& isa) {
   const std::vector<ActivationBlock> blocks = quantize_rows(linear_kernels(isa_from(isa)), x);
   const int64_t per_row = activation_blocks(static_cast<int64_t>(x.shape(1)));
   const auto rows = static_cast<int64_t>(x.shape(0));
   NewRows q = new_rows(rows, per_row * kActivationBlock), scale = new_rows(rows, per_row);
   for (size_t b = 0; b < blocks.size(); ++b) {
-    for (int64_t i = 0; i < kActivationBlock; ++i) q.data()[static_cast<int64_t>(b) * kActivationBlock + i] = blocks[b].q[i];
+    float* codes = q.data() + static_cast<int64_t>(b) * kActivationBlock;
+    for (int64_t i = 0; i < kActivationBlock; ++i)
+      codes[i] = static_cast<float>((1 << kFineBits) * blocks[b].coarse[i] + blocks[b].fine[i]);
     scale.data()[b] = blocks[b].scale;
   }
   return nb::make_tuple(q, scale);
@@ -132,7 +134,7 @@ void bind_linear(nb::module_& m) {
         },
         nb::arg("type_id"), nb::arg("n_rows"), nb::arg("n_cols"), "Bytes that a matrix takes when packed.");
   m.def("quantize_activations", &quantize, nb::arg("x"), nb::kw_only(), nb::arg("isa") = nb::none(),
-        "x [T, K] in int8 blocks of 32: (codes as float32 [T, K'], scales [T, K' / 32]), K' rounded up to whole blocks.");
+        "x [T, K] in blocks of 32 integers: (codes as float32 [T, K'], scales [T, K' / 32]), K' rounded up to whole blocks.");
   m.def("available_isas",
         [] {
           std::vector<std::string> names;

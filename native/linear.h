@@ -14,18 +14,24 @@ namespace herd {
 
 constexpr int64_t kActivationBlock = 32;
 
-// 32 activations in int8: x is about scale * q, with the sums that offsets and zero points of weights need.
-// One cache line.
-struct alignas(64) ActivationBlock {
-  int8_t q[32];          // -127..127
-  float scale;           // absmax / 127; 0 if absmax < 2^-119, so that 127 / absmax is finite; NaN if any x is NaN or infinite
-  int32_t half_sum[2];   // sum of q[0..15], of q[16..31]
+// 32 activations as integers: x is about scale * (128 * coarse + fine), with the sums that offsets and zero points of
+// weights need. Most blocks are coarse: 8 bits, and `fine` is 0. A block that stands out of its row, whose rounding would
+// make most of the row's noise, has 15 bits: see kFineAbove in kernels/quantize_kernel.cc.
+struct alignas(32) ActivationBlock {
+  int8_t coarse[32];  // -127..127
+  // absmax / 16256; 0 if absmax < 2^-112, so that 16256 / absmax is finite; NaN if any x is NaN or infinite.
+  float scale;
+  int32_t half_sum[2];  // sum of 128 * coarse + fine over the first and the last 16
   int32_t sum;
   float scaled_half_sum[2];  // scale * half_sum
   float scaled_sum;          // scale * sum
-  uint32_t unused;
+  int32_t is_fine;           // 0 or 1
+  int8_t fine[32];           // -64..63
 };
-static_assert(sizeof(ActivationBlock) == 64);
+static_assert(sizeof(ActivationBlock) == 96);
+
+// Bits of `fine`: the weight of `coarse` is 2^7.
+constexpr int kFineBits = 7;
 
 // Blocks of one row of K activations.
 constexpr int64_t activation_blocks(int64_t cols) { return (cols + kActivationBlock - 1) / kActivationBlock; }
@@ -49,8 +55,9 @@ struct LinearJob {
 struct LinearKernels {
   void (*linear)(const LinearJob& job);
 
-  // out[activation_blocks(n)] = x[n]; missing values of the last block count as 0. Scale absmax / 127, nearest, ties to even.
-  // A block with a NaN or an infinity gets q = 0 and scale NaN, so that every output that reads it is NaN.
+  // out[activation_blocks(n)] = x[n]; missing values of the last block count as 0. Codes are x / absmax * 127, or * 16256
+  // in a fine block, to nearest, ties to even. A block with a NaN or an infinity gets codes 0 and scale NaN, so that every
+  // output that reads it is NaN.
   void (*quantize_row)(const float* x, int64_t n, ActivationBlock* out);
 };
 

@@ -169,7 +169,7 @@ std::vector<Buffer> Program::place(std::byte* arena, int64_t max_rows, int64_t m
     }
     if (spec.q8) {
       buffer.q8 = reinterpret_cast<ActivationBlock*>(arena);
-      arena += rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock);
+      arena += aligned_size(rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock));
     }
     placed.push_back(buffer);
   }
@@ -181,7 +181,7 @@ size_t Program::arena_bytes(int64_t max_rows, int64_t max_logit_rows) const {
   for (const BufferSpec& spec : buffers) {
     const auto rows = static_cast<size_t>(spec.per_logit_row ? max_logit_rows : max_rows);
     if (spec.f32) bytes += aligned_size(rows * static_cast<size_t>(spec.width) * sizeof(float));
-    if (spec.q8) bytes += rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock);
+    if (spec.q8) bytes += aligned_size(rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock));
   }
   return bytes;
 }

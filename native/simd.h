@@ -160,6 +160,11 @@ HERD_INLINE f32x16 select(const i32x16& mask, const f32x16& a, const f32x16& b) 
   return r;
 }
 
+HERD_INLINE i32x16 max(const i32x16& a, const i32x16& b) {
+  i32x16 r;
+  HERD_FOR_PARTS(i) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+  return r;
+}
 // a > b ? a : b, hence b where either is NaN.
 HERD_INLINE f32x16 max(const f32x16& a, const f32x16& b) { return select(a > b, a, b); }
 HERD_INLINE f32x16 min(const f32x16& a, const f32x16& b) { return select(a < b, a, b); }
@@ -177,6 +182,7 @@ HERD_INLINE f32x16 to_f32(const i32x16& a) {
 //   i32x16 to_i32(f32x16)              nearest, ties to even; |x| < 2^22
 //   f32x16 load_f16(const uint16_t*)   16 IEEE halves; store_f16(uint16_t*, f32x16) rounds to nearest, ties to even
 //   i32x16 load_u8(const uint8_t*), load_s8(const int8_t*)   16 bytes widened
+//   store_s8(int8_t*, i32x16)          16 lanes of -128..127 narrowed
 //   i32x16 dot4(acc, u8x64 w, s8x64 x)      acc + the four products of each lane's bytes, exact for w <= 127
 //   i32x16 dot4_signed(acc, s8x64 w, s8x64 x)  the same for w biased by kSignedBias (see there), x in -127..127
 //   s8x64  lookup16(table, u8x64 codes)     table[code] for codes 0..15

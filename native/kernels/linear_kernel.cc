@@ -15,7 +15,7 @@ constexpr int kColumns = HERD_VECTOR_BYTES == 64 ? 8 : HERD_VECTOR_BYTES == 32 ?
 // of 0.222). The narrower sets keep 1: their registers are full already (not measured).
 constexpr int kChains = HERD_VECTOR_BYTES == 64 ? 4 : 1;
 #define HERD_FOR_COLUMNS(c) _Pragma("GCC unroll 8") for (int c = 0; c < kCols; ++c)
-// Columns that pass over a tile while it stays in the nearest cache; their activations (64 x 2 K bytes) stay in the second.
+// Columns that pass over a tile while it stays in the nearest cache; their activations (64 x 3 K bytes) stay in the second.
 constexpr int64_t kPanel = 64;
 // Tiles of float weights in flight for one column: an fma takes 4 cycles, and each accumulator is one chain.
 constexpr int kFloatTiles = 4;
@@ -31,31 +31,40 @@ HERD_INLINE s8x64 splat_group(const int8_t* q) {
   return bit_cast<s8x64>(splat(four));
 }
 
-// y[c] += step of the tile times block x[c * x_stride], for kCols columns whose integer dot products are interleaved.
+// dots[c] += sub-block h of the step times the codes of block x[c * x_stride], for kCols columns interleaved.
+template <BlockType kType, int kCols>
+HERD_INLINE void add_products(const StepWeights<kType>& w, int h, const ActivationBlock* x, int64_t x_stride,
+                              int8_t (ActivationBlock::*codes)[32], i32x16* dots) {
+  constexpr int kRun = kGroups / StepWeights<kType>::kSubBlocks;
+  _Pragma("GCC unroll 8") for (int i = 0; i < kRun; ++i) {
+    const int g = h * kRun + i;
+    HERD_FOR_COLUMNS(c) {
+      const s8x64 four = splat_group(x[c * x_stride].*codes + 4 * g);
+      if constexpr (StepWeights<kType>::kSigned)
+        dots[c] = dot4_signed(dots[c], bit_cast<s8x64>(w.codes[g]), four);
+      else
+        dots[c] = dot4(dots[c], w.codes[g], four);
+    }
+  }
+}
+
+// y[c] += step of the tile times block x[c * x_stride]. Fine codes are skipped where no column has any: those of a
+// coarse block are 0, so a column's bits do not depend on its neighbours.
 template <BlockType kType, int kCols>
 HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x, int64_t x_stride, f32x16* y) {
   using W = StepWeights<kType>;
-  constexpr int kRun = kGroups / W::kSubBlocks;
+  int32_t is_fine = 0;
+  HERD_FOR_COLUMNS(c) is_fine |= x[c * x_stride].is_fine;
   _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
     i32x16 dots[kCols];
-    HERD_FOR_COLUMNS(c) {
-      dots[c] = splat(int32_t{0});
-      if constexpr (W::kZero != 0) {
-        const ActivationBlock& block = x[c * x_stride];
-        dots[c] = splat(W::kSubBlocks == 1 ? block.sum : block.half_sum[h]) * splat(int32_t{-W::kZero});
-      }
-    }
-    _Pragma("GCC unroll 8") for (int g = h * kRun; g < (h + 1) * kRun; ++g) {
-      HERD_FOR_COLUMNS(c) {
-        const s8x64 four = splat_group(x[c * x_stride].q + 4 * g);
-        if constexpr (W::kSigned)
-          dots[c] = dot4_signed(dots[c], bit_cast<s8x64>(w.codes[g]), four);
-        else
-          dots[c] = dot4(dots[c], w.codes[g], four);
-      }
-    }
+    HERD_FOR_COLUMNS(c) dots[c] = splat(int32_t{0});
+    add_products<kType, kCols>(w, h, x, x_stride, &ActivationBlock::coarse, dots);
+    HERD_FOR_COLUMNS(c) dots[c] = shift_left(dots[c], kFineBits);
+    if (is_fine) add_products<kType, kCols>(w, h, x, x_stride, &ActivationBlock::fine, dots);
     HERD_FOR_COLUMNS(c) {
       const ActivationBlock& block = x[c * x_stride];
+      if constexpr (W::kZero != 0)
+        dots[c] = dots[c] - splat(W::kSubBlocks == 1 ? block.sum : block.half_sum[h]) * splat(int32_t{W::kZero});
       y[c] = fma(to_f32(dots[c]), w.scale[h] * splat(block.scale), y[c]);
       if constexpr (W::kLayout.has_offset)
         y[c] = fma(w.offset[h], splat(W::kSubBlocks == 1 ? block.scaled_sum : block.scaled_half_sum[h]), y[c]);

@@ -1,55 +1,79 @@
-// float32 activations to int8 blocks (linear.h says what and why).
+// float32 activations to blocks of integers (linear.h says what and why).
 #include "linear.h"
 #include "simd.h"
 
 namespace herd::HERD_ISA_NS {
 namespace {
 
-// Below this 127 / absmax would overflow; such a block is 0.
-constexpr float kSmallestAbsMax = 0x1p-119f;
+// A block is fine where its absmax is above this many times the mean absmax of its row's blocks. The noise of 8 bits
+// goes with absmax^2, so few blocks make most of it, often the same ones (channels with outliers) row after row.
+// SmolLM2-135M Q4_1, 2,863 tokens of WikiText-2, mean KL to float32 activations, and share of fine blocks:
+// no block fine 0.0031, 0 %; above 2 0.0009, 8 %; 1.5 0.00066, 14 %; 1.25 0.00053, 19 %; 1 0.00037, 27 %.
+constexpr float kFineAbove = 1.5f;
+constexpr float kCoarseSteps = 127.0f;
+constexpr float kFineSteps = 127.0f * (1 << kFineBits);
+// Below this kFineSteps / absmax would overflow; such a block is 0.
+constexpr float kSmallestAbsMax = 0x1p-112f;
 
-HERD_INLINE f32x16 magnitude(const f32x16& x) { return bit_cast<f32x16>(bit_cast<i32x16>(x) & splat(int32_t{0x7fffffff})); }
+// The bits of |x|, which as integers are ordered like the values, with infinity and NaN on top.
+HERD_INLINE i32x16 magnitude(const f32x16& x) { return bit_cast<i32x16>(x) & splat(int32_t{0x7fffffff}); }
 
-// Nearest integers of x * inverse, as 16 bytes; returns their sum.
-HERD_INLINE int32_t store_codes(const f32x16& x, float inverse, int8_t* q) {
-  const i32x16 codes = to_i32(x * splat(inverse));
-  int32_t lanes[kLanes];
-  store(lanes, codes);
-  int32_t sum = 0;
-  for (int i = 0; i < kLanes; ++i) {
-    q[i] = static_cast<int8_t>(lanes[i]);
-    sum += lanes[i];
-  }
-  return sum;
+// The largest magnitude; NaN if any x is NaN or infinite.
+HERD_INLINE float absmax_of(const f32x16& low, const f32x16& high) {
+  const int32_t bits = reduce_max(max(magnitude(low), magnitude(high)));
+  float absmax;
+  std::memcpy(&absmax, &bits, sizeof absmax);
+  return absmax + (absmax - absmax);
 }
 
-HERD_INLINE void quantize_block(const f32x16& low, const f32x16& high, ActivationBlock& out) {
-  const f32x16 zero = splat(0.0f);
-  // x - x is NaN exactly for NaN and infinities.
-  const f32x16 finite_low = low - low, finite_high = high - high;
-  const bool finite = reduce_sum(finite_low + finite_high) == 0.0f;
-  const float absmax = reduce_max(max(magnitude(low), magnitude(high)));
-  const bool tiny = absmax < kSmallestAbsMax;
-  const float inverse = tiny || !finite ? 0.0f : 127.0f / absmax;
-  out.scale = !finite ? __builtin_nanf("") : tiny ? 0.0f : absmax / 127.0f;
-  out.half_sum[0] = store_codes(finite ? low : zero, inverse, out.q);
-  out.half_sum[1] = store_codes(finite ? high : zero, inverse, out.q + kLanes);
+// Splits 16 codes into coarse and fine bytes; returns their sum.
+HERD_INLINE int32_t store_codes(const i32x16& codes, int8_t* coarse, int8_t* fine) {
+  const i32x16 upper = shift_right(codes + splat(int32_t{1 << (kFineBits - 1)}), kFineBits);
+  store_s8(coarse, upper);
+  store_s8(fine, codes - shift_left(upper, kFineBits));
+  return reduce_sum(codes);
+}
+
+HERD_INLINE void quantize_block(const f32x16& low, const f32x16& high, float absmax, float fine_above,
+                                ActivationBlock& out) {
+  const bool finite = absmax == absmax, tiny = absmax < kSmallestAbsMax, empty = !finite || tiny;
+  out.is_fine = !empty && absmax > fine_above;
+  out.scale = empty ? absmax * 0.0f : absmax / kFineSteps;  // NaN times 0 is NaN
+  const f32x16 inverse = splat(empty ? 0.0f : (out.is_fine ? kFineSteps : kCoarseSteps) / absmax);
+  for (int h = 0; h < 2; ++h) {
+    const f32x16 codes = finite ? (h == 0 ? low : high) * inverse : splat(0.0f);
+    const i32x16 integers = shift_left(to_i32(codes), out.is_fine ? 0 : kFineBits);
+    out.half_sum[h] = store_codes(integers, out.coarse + h * kLanes, out.fine + h * kLanes);
+  }
   out.sum = out.half_sum[0] + out.half_sum[1];
   for (int h = 0; h < 2; ++h) out.scaled_half_sum[h] = out.scale * static_cast<float>(out.half_sum[h]);
   out.scaled_sum = out.scale * static_cast<float>(out.sum);
-  out.unused = 0;
 }
 
 HERD_INLINE f32x16 load_at_most(const float* from, int64_t n) {
   return n >= kLanes ? load(from) : load_first(from, n > 0 ? static_cast<int>(n) : 0);
 }
 
+// body(low, high, block) for each block of the row.
+template <class Body>
+HERD_INLINE void for_blocks(const float* x, int64_t n, ActivationBlock* out, Body body) {
+  int64_t k = 0;
+  for (; k + kActivationBlock <= n; k += kActivationBlock, ++out) body(load(x + k), load(x + k + kLanes), *out);
+  if (k < n) body(load_at_most(x + k, n - k), load_at_most(x + k + kLanes, n - k - kLanes), *out);
+}
+
 }  // namespace
 
 void quantize_row(const float* x, int64_t n, ActivationBlock* out) {
-  int64_t k = 0;
-  for (; k + kActivationBlock <= n; k += kActivationBlock, ++out) quantize_block(load(x + k), load(x + k + kLanes), *out);
-  if (k < n) quantize_block(load_at_most(x + k, n - k), load_at_most(x + k + kLanes, n - k - kLanes), *out);
+  float total = 0;
+  for_blocks(x, n, out, [&](const f32x16& low, const f32x16& high, ActivationBlock& block) {
+    block.scale = absmax_of(low, high);  // until the row's mean is known
+    total += block.scale;
+  });
+  const float fine_above = kFineAbove / static_cast<float>(activation_blocks(n)) * total;
+  for_blocks(x, n, out, [&](const f32x16& low, const f32x16& high, ActivationBlock& block) {
+    quantize_block(low, high, block.scale, fine_above, block);
+  });
 }
 
 }  // namespace herd::HERD_ISA_NS

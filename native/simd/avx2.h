@@ -44,6 +44,14 @@ HERD_INLINE i32x16 load_s8(const int8_t* from) {
   return r;
 }
 
+HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
+  // Packing goes by halves of a register; the last step puts the four quarters in order.
+  const __m256i halves = _mm256_packs_epi32((__m256i)v.part[0], (__m256i)v.part[1]);
+  const __m256i bytes = _mm256_packs_epi16(halves, halves);
+  const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(ordered));
+}
+
 // The sign of a weight moves to the activation, so signed weights need no bias.
 constexpr int kSignedBias = 0;
 

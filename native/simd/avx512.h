@@ -28,6 +28,10 @@ HERD_INLINE i32x16 load_s8(const int8_t* from) {
   return {{(i32_part)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))}};
 }
 
+HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8((__m512i)v.part[0]));
+}
+
 // VNNI multiplies unsigned by signed bytes only, so signed weights are stored in registers as w + 128.
 constexpr int kSignedBias = 128;
 

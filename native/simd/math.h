@@ -1,6 +1,8 @@
 // Functions of f32x16 that are written once for every instruction set.
 #pragma once
 
+#include <utility>
+
 namespace herd::HERD_ISA_NS {
 
 // bfloat16 is the upper half of a float32.
@@ -10,29 +12,37 @@ HERD_INLINE f32x16 load_bf16(const uint16_t* from) {
   return bit_cast<f32x16>(load(lanes));
 }
 
-// Reductions in one fixed tree on every instruction set: lane i with i + 8, then + 4, + 2, + 1.
-HERD_INLINE float reduce_sum(const f32x16& v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  _Pragma("GCC unroll 4") for (int half = kLanes / 2; half > 0; half /= 2)
-    _Pragma("GCC unroll 8") for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+template <int kShift, class Part, int... kLane>
+HERD_INLINE Part rotate_lanes(const Part& v, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(v, v, ((kLane + kShift) % static_cast<int>(sizeof...(kLane)))...);
 }
 
-HERD_INLINE float reduce_max(const f32x16& v) {
-  float lanes[kLanes];
-  store(lanes, v);
-  _Pragma("GCC unroll 4") for (int half = kLanes / 2; half > 0; half /= 2)
-    _Pragma("GCC unroll 8") for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  return lanes[0];
+// Lane i with i + kHalf, then with i + kHalf / 2, and so on to lane 0.
+template <int kHalf, class Part, class Combine>
+HERD_INLINE auto reduce_part(const Part& v, Combine combine) {
+  if constexpr (kHalf == 0)
+    return v[0];
+  else
+    return reduce_part<kHalf / 2>(
+        combine(v, rotate_lanes<kHalf>(v, std::make_integer_sequence<int, kLanes / kParts>{})), combine);
 }
 
-HERD_INLINE int32_t reduce_sum(const i32x16& v) {
-  int32_t lanes[kLanes];
-  store(lanes, v);
-  int32_t sum = 0;
-  _Pragma("GCC unroll 16") for (int i = 0; i < kLanes; ++i) sum += lanes[i];
-  return sum;
+// All lanes combined in one fixed tree on every instruction set: lane i with i + 8, then + 4, + 2, + 1.
+template <class Part, class Combine>
+HERD_INLINE auto reduce(Vector<Part> v, Combine combine) {
+  _Pragma("GCC unroll 2") for (int half = kParts / 2; half > 0; half /= 2)
+    _Pragma("GCC unroll 2") for (int i = 0; i < half; ++i) v.part[i] = combine(v.part[i], v.part[i + half]);
+  return reduce_part<kLanes / kParts / 2>(v.part[0], combine);
+}
+
+template <class Part>
+HERD_INLINE auto reduce_sum(const Vector<Part>& v) {
+  return reduce(v, [](const Part& a, const Part& b) __attribute__((always_inline)) { return a + b; });
+}
+
+template <class Part>
+HERD_INLINE auto reduce_max(const Vector<Part>& v) {
+  return reduce(v, [](const Part& a, const Part& b) __attribute__((always_inline)) { return a > b ? a : b; });
 }
 
 // e^x to 2 units in the last place. exp(0) is exactly 1; below -87.3 (and for -inf) exactly 0, so that masked scores

@@ -42,6 +42,12 @@ HERD_INLINE i32x16 load_s8(const int8_t* from) {
            (i32_part)vmovl_s16(vget_low_s16(high)), (i32_part)vmovl_s16(vget_high_s16(high))}};
 }
 
+HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
+  const int16x8_t low = vcombine_s16(vmovn_s32((int32x4_t)v.part[0]), vmovn_s32((int32x4_t)v.part[1]));
+  const int16x8_t high = vcombine_s16(vmovn_s32((int32x4_t)v.part[2]), vmovn_s32((int32x4_t)v.part[3]));
+  vst1q_s8(to, vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
+}
+
 // SDOT multiplies signed by signed bytes; codes up to 127 are the same in both readings.
 constexpr int kSignedBias = 0;
 

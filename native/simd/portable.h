@@ -38,6 +38,12 @@ HERD_INLINE i32x16 load_s8(const int8_t* from) {
   return load(lanes);
 }
 
+HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
+  int32_t lanes[kLanes];
+  store(lanes, v);
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int8_t>(lanes[i]);
+}
+
 constexpr int kSignedBias = 0;
 
 // Sign-extended byte j of every 32-bit lane.

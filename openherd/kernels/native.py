@@ -37,7 +37,7 @@ F32: TypeAlias = NDArray[np.float32]
 I32: TypeAlias = NDArray[np.int32]
 U8: TypeAlias = NDArray[np.uint8]
 
-# Weights of these types are multiplied by float32 activations, all others by activations in int8 blocks.
+# Weights of these types are multiplied by float32 activations, all others by activations in blocks of integers.
 FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
 
 

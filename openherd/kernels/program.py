@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Rows: TypeAlias = Literal["T", "R"]
-Form: TypeAlias = Literal["f32", "q8"]  # as computed, and quantised per block of 32 for quantised weights
+Form: TypeAlias = Literal[
+    "f32", "q8"
+]  # as computed, and in integers of 8 or 15 bits by blocks of 32, which quantised weights read
 Kind: TypeAlias = Literal[
     "embed",  # writes[0] = rows of names[0] for the token ids
     "rms_norm",  # writes[0] = norm of reads[0] by names[0]
@@ -75,9 +77,9 @@ class Program:
 
 
 def scratch_bytes(program: Program, max_rows: int, max_logit_rows: int) -> int:
-    """Native memory of the buffers: 4 bytes a value in f32, 64 a block of 32 in q8."""
+    """Native memory of the buffers: 4 bytes a value in f32, 96 a block of 32 in q8."""
     total = 0
     for buffer in program.buffers:
-        per_row = ("f32" in buffer.forms) * 4 * buffer.width + ("q8" in buffer.forms) * 64 * -(-buffer.width // 32)
+        per_row = ("f32" in buffer.forms) * 4 * buffer.width + ("q8" in buffer.forms) * 96 * -(-buffer.width // 32)
         total += per_row * (max_logit_rows if buffer.rows == "R" else max_rows)
     return total

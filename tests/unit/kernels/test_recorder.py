@@ -142,6 +142,6 @@ def test_a_quantised_map_cannot_read_another_maps_raw_result() -> None:
 
 
 def test_scratch_is_counted_by_form_and_rows() -> None:
-    per_token = 4 * (64 + 64 + 32 + 32 + 96 + 96) + 64 * (2 + 3)
-    per_logit_row = 4 * 100 + 64 * 2
+    per_token = 4 * (64 + 64 + 32 + 32 + 96 + 96) + 96 * (2 + 3)
+    per_logit_row = 4 * 100 + 96 * 2
     assert scratch_bytes(_record(), 10, 3) == 10 * per_token + 3 * per_logit_row

@@ -138,12 +138,15 @@ def test_bias_is_added_before_the_residual(isa: str, name: str, n_rows: int) -> 
 def test_activations_are_quantized_as_specified(isa: str) -> None:
     x = activations(40, 160)
     x[3, 32:64] = 0
-    x[4, :32] *= np.float32(2.0**-125)  # so small that 127 / absmax would overflow: a block of zeros
-    x[5, 0:8] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5, 126.5]  # scale 1: ties
-    x[5, 8:32] = 0
+    x[4, :32] *= np.float32(2.0**-125)  # so small that 16256 / absmax would overflow: a block of zeros
+    x[5, :8] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5, 126.5]  # a coarse block with steps of 1: ties
+    x[5, 8:] = 100
+    x[6, :8] = [16256, 0.5, 1.5, 2.5, -0.5, -1.5, -16255.5, 63.5]  # a fine one
+    x[6, 8:] = 1
     codes, scales = _native.quantize_activations(x, isa=isa)
     expected_codes, expected_scales = quantized_activations(x)
-    assert expected_codes[5, :8].tolist() == [127, 0, 2, 2, 0, -2, -126, 126]
+    assert (expected_codes[5, :8] / 128).tolist() == [127, 0, 2, 2, 0, -2, -126, 126]
+    assert expected_codes[6, :8].tolist() == [16256, 0, 2, 2, 0, -2, -16256, 64]
     assert (codes == expected_codes).all()
     assert (bits(scales) == bits(expected_scales)).all()
 

@@ -53,27 +53,37 @@ def offsets(type: BlockType, rows: U8) -> F32 | float:
     return dequantize(blocks.reshape(rows.shape), type)
 
 
-def quantized_activations(x: F32) -> tuple[F32, F32]:
-    """The specification of int8 activations, K a multiple of 32: codes [T, K] and scales [T, K / 32].
+def fine_blocks(absmax: F32) -> NDArray[np.bool_]:
+    """Which blocks [T, K / 32] of rows have 15 bits: those above 1.5 times their row's mean, summed in order."""
+    total = np.cumsum(absmax, axis=-1, dtype=np.float32)[:, -1:]
+    return absmax > np.float32(1.5) / np.float32(absmax.shape[1]) * total
 
-    scale = absmax / 127; code = x * (127 / absmax), to nearest, ties to even; all in float32.
+
+def quantized_activations(x: F32) -> tuple[F32, F32]:
+    """The specification of quantised activations, K a multiple of 32: codes [T, K] and scales [T, K / 32].
+
+    scale = absmax / 16256; code = x * (16256 / absmax) in a fine block, else 128 times x * (127 / absmax); to nearest,
+    ties to even; all in float32.
     """
     blocks = x.reshape(len(x), -1, 32)
     absmax = np.abs(blocks).max(axis=-1)
-    inverse = np.divide(np.float32(127), absmax, out=np.zeros_like(absmax), where=absmax >= 2.0**-119)
-    scale = np.where(absmax >= 2.0**-119, absmax / np.float32(127), np.float32(0))
-    return np.rint(blocks * inverse[..., None]).reshape(x.shape), scale
+    fine, large = fine_blocks(absmax), absmax >= 2.0**-112
+    steps = np.where(fine, np.float32(127 * 128), np.float32(127))
+    inverse = np.divide(steps, absmax, out=np.zeros_like(absmax), where=large)
+    scale = np.where(large, absmax / np.float32(127 * 128), np.float32(0))
+    codes = np.rint(blocks * inverse[..., None]) * np.where(fine, np.float32(1), np.float32(128))[..., None]
+    return codes.reshape(x.shape), scale
 
 
 def oracle(type: BlockType, rows: U8, x: F32) -> tuple[F64, F64]:
     """x W^T in float64 from the raw blocks, and how far a float32 result may lie from it.
 
     The products of codes are exact integers, as are scale * code in float32 (11 bits of float16, 8 of a sub-block's
-    scale or code, 6 of a code: at most 24). What rounds is, per sub-block: the product of the scales; the sum's
-    scaling, where there is an offset; one or two additions to the accumulator, each twice where the machine has no
-    fused multiply-add; and one addition in the specification itself. A term therefore sees at most
-    m = 2 * (additions) + 4 roundings of relative size u = 2^-24, and |error| <= m u / (1 - m u) times the sum of the
-    terms' magnitudes (Higham 2002, section 3.1), where a term is |scale * code| + |offset| <= |value| + 2 |offset|.
+    scale or code, 6 of a code: at most 24). What rounds is, per sub-block: the sum of products as a float; the product
+    of the scales; the sum's scaling, where there is an offset; one or two additions to the accumulator, each twice
+    where the machine has no fused multiply-add; and one addition in the specification itself. A term therefore sees at
+    most m = 2 * (additions) + 5 roundings of relative size u = 2^-24, and |error| <= m u / (1 - m u) times the sum of
+    the terms' magnitudes (Higham 2002, section 3.1), where a term is |scale * code| + |offset| <= |value| + 2 |offset|.
     """
     weights = dequantize(rows, type)
     n_cols = x.shape[1]
@@ -86,7 +96,7 @@ def oracle(type: BlockType, rows: U8, x: F32) -> tuple[F64, F64]:
         additions = n_cols // SUB_BLOCK.get(type.name, 32) * (2 if type.name in CODES_OF_OFFSET_TYPES else 1)
     exact = values @ weights.T.astype(np.float64)
     magnitude = np.abs(values) @ (np.abs(weights) + 2 * np.abs(offsets(type, rows))).T.astype(np.float64)
-    roundings = (2 * additions + 4) * UNIT_ROUNDOFF
+    roundings = (2 * additions + 5) * UNIT_ROUNDOFF
     return exact, roundings / (1 - roundings) * magnitude
 
 
