@@ -25,7 +25,9 @@ class ChatModel(Protocol):
     def numerics_id(self) -> str: ...
     @property
     def stats(self) -> EngineStats: ...
-    def stream(self, prompt: Sequence[Message], params: SamplingParams, /) -> Answering: ...
+    def stream(
+        self, prompt: Sequence[Message], params: SamplingParams, /, *, adapter: str | None = None
+    ) -> Answering: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,13 @@ class Exchange:
 class Conversation:
     """A system message and exchanges. A message is recorded when its answer has at least one character."""
 
-    def __init__(self, model: ChatModel, params: SamplingParams, *, system: str | None = None) -> None:
+    def __init__(
+        self, model: ChatModel, params: SamplingParams, *, system: str | None = None, adapter: str | None = None
+    ) -> None:
         self.model = model
         self.params = params
         self.system = system
+        self.adapter = adapter  # by its name in the model
         self.exchanges: list[Exchange] = []
         self.last: Completion | None = None  # how the last answer was made, also one that said nothing
 
@@ -95,7 +100,8 @@ class Conversation:
     def _answer(
         self, before: list[Message], asked: Message, *, replaces: Exchange | None = None
     ) -> Generator[str, None, None]:
-        with self.model.stream([*before, asked], self.params) as stream, closing(texts(stream)) as pieces:
+        stream = self.model.stream([*before, asked], self.params, adapter=self.adapter)
+        with stream, closing(texts(stream)) as pieces:
             try:
                 yield from pieces
             finally:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import sys
 
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, ConversationFlags, EngineFlags, JsonFlag, OfflineFlag, require_text
+from openherd.cli.flags import (
+    ENGINE,
+    ConversationFlags,
+    EngineFlags,
+    JsonFlag,
+    OfflineFlag,
+    parse_adapter,
+    require_text,
+)
 from openherd.errors import OptionError
 
 
@@ -15,6 +23,7 @@ def chat(
     *,
     system: str | None = None,
     template: str | None = None,
+    adapter: str | None = None,
     params: ConversationFlags | None = None,
     engine: EngineFlags = ENGINE,
     offline: OfflineFlag = False,
@@ -31,23 +40,26 @@ def chat(
         A system message before the conversation.
     template
         A built-in chat template (chatml, llama-2, llama-3) or a Jinja file instead of the model's own.
+    adapter
+        A LoRA adapter, as NAME=PATH or PATH.
     """
     params = params or ConversationFlags()
     require_text({"--system": system, "--stop": "".join(params.stop)})
     for flag, asked in (("--n", params.n != 1), ("--logprobs", params.logprobs is not None)):
         if asked:
             raise OptionError(f"{flag} has no effect in a conversation", hint="try: herd run --help")
+    name, adapters = parse_adapter(adapter)
 
     from openherd.chat.conversation import Conversation
     from openherd.llm import LLM
 
     at_keyboard = sys.stdin.isatty() and sys.stdout.isatty() and not json
-    with LLM.load(model, options=engine, template=template, offline=offline) as llm:
+    with LLM.load(model, options=engine, template=template, adapters=adapters, offline=offline) as llm:
         if llm.context < llm.config.max_seq_len:
             output.note(
                 f"the context is {llm.context} of the {llm.config.max_seq_len} tokens the model was trained for"
             )
-        conversation = Conversation(llm, params, system=system)
+        conversation = Conversation(llm, params, system=system, adapter=name)
         if at_keyboard:
             from openherd.chat.repl import talk
 

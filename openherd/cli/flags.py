@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
@@ -87,3 +88,15 @@ def require_text(given: Mapping[str, str | None]) -> None:
     for flag, text in given.items():
         if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
             raise InputError(f"{flag} is not UTF-8 text")
+
+
+def parse_adapter(adapter: str | None) -> tuple[str | None, dict[str, str]]:
+    """`--adapter NAME=PATH` or `PATH`: the name that requests choose, and the path of each name."""
+    if adapter is None:
+        return None, {}
+    name, equals, path = adapter.partition("=")
+    if not equals:
+        name, path = Path(adapter).stem, adapter
+    if not name or not path:
+        raise OptionError(f"--adapter is NAME=PATH or PATH, not {adapter!r}")
+    return name, {name: path}

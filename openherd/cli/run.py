@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, SAMPLING, EngineFlags, JsonFlag, OfflineFlag, SamplingFlags, require_text
+from openherd.cli.flags import (
+    ENGINE,
+    SAMPLING,
+    EngineFlags,
+    JsonFlag,
+    OfflineFlag,
+    SamplingFlags,
+    parse_adapter,
+    require_text,
+)
 from openherd.errors import EngineError, InputError, OptionError, SchemaError
 
 if TYPE_CHECKING:
@@ -60,7 +69,7 @@ def run(
     require_text({"--prompt": prompt, "--system": system, "--schema": schema, "--stop": "".join(params.stop)})
     text = _read_prompt(prompt)
     wanted = _read_schema(schema) if schema is not None else None
-    name, adapters = _parse_adapter(adapter)
+    name, adapters = parse_adapter(adapter)
 
     from openherd.llm import LLM
 
@@ -129,17 +138,6 @@ def _read_schema(schema: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SchemaError(f"the schema {where} is not a JSON object")
     return value
-
-
-def _parse_adapter(adapter: str | None) -> tuple[str | None, dict[str, str]]:
-    if adapter is None:
-        return None, {}
-    name, equals, path = adapter.partition("=")
-    if not equals:
-        name, path = Path(adapter).stem, adapter
-    if not name or not path:
-        raise OptionError(f"--adapter is NAME=PATH or PATH, not {adapter!r}")
-    return name, {name: path}
 
 
 def _conversation(text: str, system: str | None) -> list[Message]:

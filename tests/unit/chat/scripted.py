@@ -87,7 +87,9 @@ class ScriptedModel:
     params: list[SamplingParams] = field(default_factory=list)
     streams: list[ScriptedStream] = field(default_factory=list)
 
-    def stream(self, prompt: Sequence[Message], params: SamplingParams) -> ScriptedStream:
+    def stream(
+        self, prompt: Sequence[Message], params: SamplingParams, *, adapter: str | None = None
+    ) -> ScriptedStream:
         words = sum(len(message.content.split()) for message in prompt)
         if words >= self.context:
             raise ContextLengthError(f"the prompt has {words} tokens and the context {self.context}")
