@@ -105,11 +105,12 @@ void Executor::add_adapter(const Operation& op, size_t map, const LowRankAdapter
                            const std::vector<int64_t>& rows) {
   const Buffer &x = at(op.reads[0]), &y = at(op.writes[map]);
   const auto count = static_cast<int64_t>(rows.size());
-  const auto spread = [&](LinearJob job, const PackedWeight& w) {
-    pool_.run([&, job](int thread) mutable {
+  const auto spread = [&](const LinearJob& job, const PackedWeight& w) {
+    pool_.run([&](int thread) {
       const Range tiles = partition(w.tiles(), 1, thread, pool_.size());
-      job.tile_begin = tiles.begin, job.tile_end = tiles.end;
-      if (tiles.begin < tiles.end) linear_.linear(job);
+      LinearJob part = job;
+      part.tile_begin = tiles.begin, part.tile_end = tiles.end;
+      if (tiles.begin < tiles.end) linear_.linear(part);
     });
   };
 

@@ -224,6 +224,16 @@ def test_adapters_change_their_own_rows_only() -> None:
     assert alone.tobytes() == ours[2].tobytes()
 
 
+def test_adapters_give_the_same_bits_however_threads_are_scheduled() -> None:
+    """More threads than cores, many times over: threads that shared a job's tile range would soon take each other's."""
+    values = random_weights(BASE, 1)
+    backend = _native(BASE, float_source(values), threads=4)
+    backend.load_adapter(_adapter(BASE, 1, [n for n in values if n.endswith("_proj.weight")], values))
+    batch = batch_of([(PROMPT[:20], 0, [0, 1])], adapters=[0])
+    first = backend.logits(backend.forward(batch)).tobytes()
+    assert all(backend.logits(backend.forward(batch)).tobytes() == first for _ in range(100))
+
+
 def test_blocks_can_be_copied_saved_and_restored() -> None:
     backend = _native(BASE, _weights(BASE), kv="f16")
     whole = _logits(backend, PROMPT[:40], [0, 1, 2])
