@@ -32,7 +32,7 @@ class Ending:
 
 # `SamplePlanner` has refused processors that leave no token, so it is the logits.
 NO_TOKEN = Ending(FinishReason.ERROR, "no token can be drawn: the model's logits are not finite numbers")
-NO_SCORE = Ending(FinishReason.ERROR, "the prompt cannot be scored: the model's logits are not finite numbers")
+NO_SCORE = Ending(FinishReason.ERROR, "the model's logits are not finite numbers")
 
 
 def failure(error: BaseException) -> Ending:
