@@ -113,7 +113,7 @@ def _from_parser(error: CycloptsError) -> InputError:
 def _from_defect(error: Exception) -> HerdError:
     """What no verb expected: the system's refusals in its own words, and our mistakes as such."""
     if isinstance(error, MemoryError):
-        return HerdError("memory ran out", hint="try a smaller --context, or a smaller model")
+        return HerdError("memory ran out", hint="try a smaller --context or --kv-memory, or a smaller model")
     if isinstance(error, OSError):
         subject = f"{error.filename}: " if error.filename else "reading or writing failed: "
         return HerdError(f"{subject}{error.strerror or error}")

@@ -164,7 +164,7 @@ def _write(stream: Stream) -> None:
         sys.stdout.write(visible(delta.text) if to_terminal else delta.text)
         sys.stdout.flush()
         last = delta.text or last
-    if not last.endswith("\n"):
+    if not last.endswith("\n") and (last or stream.completions[0].error is None):
         sys.stdout.write("\n")
 
 

@@ -38,7 +38,7 @@ class Tokenizer:
         self.bos_id = spec.bos_id
         self.eos_id = spec.eos_id
         self.stop_ids = spec.stop_ids
-        self.longest_token = max(map(len, spec.tokens))
+        self.longest_token = max(1, *map(len, spec.tokens))
         """Characters of the longest token: no token covers more of a text than this."""
         self._special = SpecialTokens(spec)
         self._pipeline = _pipeline(spec)
