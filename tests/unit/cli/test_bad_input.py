@@ -157,7 +157,7 @@ def test_files_that_cannot_be_read(tiny_model: Path, tmp_path: Path) -> None:
     ],
 )
 def test_environment(tiny_model: Path, environment: dict[str, str], words: str) -> None:
-    assert_one_clear_error(herd("run", tiny_model, "-p", "x", "--max-tokens", "2", **environment), words)
+    assert_one_clear_error(herd("run", tiny_model, "-p", "x", "--max-tokens", "2", stdin=b"", **environment), words)
 
 
 def test_home_that_is_a_file(tmp_path: Path) -> None:
