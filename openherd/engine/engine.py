@@ -57,9 +57,8 @@ class Engine:
         self._outputs: list[StepOutput] = []  # of this step; those of an interrupted one wait for the next
         self._next_id = 0
         self._closed = False
-        self._pool = BlockPool(self.kv_plan.num_blocks)
         self._scheduler = Scheduler(
-            self._pool,
+            BlockPool(self.kv_plan.num_blocks),
             self.kv_plan.block_len,
             self._live,
             self.stats,
@@ -113,7 +112,7 @@ class Engine:
         self._next_id += 1
         self._live[seq.id] = seq
         self._scheduler.add(seq)
-        self._gauge()
+        self._scheduler.gauge()
         return seq.id
 
     def add_choices(self, choices: Iterable[Request]) -> list[int]:
@@ -265,7 +264,7 @@ class Engine:
             if seq.counts is not None:
                 seq.counts = TokenCounts(seq.request.prompt_ids, seq.ids[seq.num_prompt :])
         self._scheduler.restart()
-        self._gauge()
+        self._scheduler.gauge()
 
     def _drop_outputs(self, seq_id: int) -> None:
         """What an interrupted step still has to say of this sequence is not said."""
@@ -274,7 +273,7 @@ class Engine:
     def _retire(self, seq: Sequence) -> None:
         del self._live[seq.id]
         self._scheduler.remove(seq)
-        self._gauge()
+        self._scheduler.gauge()
 
     def _check_references(self, request: Request) -> None:
         """The adapter and the parent that the request names must be what it takes them for."""
@@ -294,10 +293,4 @@ class Engine:
         self.stats.num_steps += 1
         self.stats.step_s += seconds
         self.stats.max_batch_seqs = max(self.stats.max_batch_seqs, len(schedule.chunks))
-        self._gauge()
-
-    def _gauge(self) -> None:
-        self.stats.num_waiting = len(self._scheduler.waiting)
-        self.stats.num_running = len(self._scheduler.running)
-        self.stats.num_free_blocks = self._pool.num_free
-        self.stats.num_evicted_blocks = self._pool.num_evicted
+        self._scheduler.gauge()

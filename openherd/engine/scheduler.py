@@ -149,6 +149,13 @@ class Scheduler:
                 self._pool.register(seq.blocks[i], self._hash(seq, i))
             seq.num_findable = num_full
 
+    def gauge(self) -> None:
+        """Write down how much waits, runs and is free now."""
+        self._stats.num_waiting = len(self.waiting)
+        self._stats.num_running = len(self.running)
+        self._stats.num_free_blocks = self._pool.num_free
+        self._stats.num_evicted_blocks = self._pool.num_evicted
+
     def _schedule_decodes(self, schedule: Schedule) -> None:
         for seq in tuple(self.running):
             if seq.status is Status.RUNNING and seq.num_pending == 1 and self._grow(seq):
