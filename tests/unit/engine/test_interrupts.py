@@ -21,7 +21,7 @@ from openherd.options import SamplingParams
 from tests.unit.engine.tiny_model import Answer, prompt
 from tests.unit.engine.token_cache_backend import VOCAB, token_cache_engine
 
-NUM_PLACES = 250
+NUM_PLACES = 150
 FOLDER = str(Path(openherd.engine.__file__).parent)
 
 
