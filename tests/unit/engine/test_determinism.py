@@ -47,7 +47,7 @@ class Subject:
 
     name: str
     requests: tuple[Request, ...]
-    num_tokens: int  # of each answer: more than a block, so that sequences grow
+    num_tokens: int  # of each answer, so many that sequences grow into further blocks
     num_forked: int  # requests answered four times
     start: Callable[..., Engine]  # threads, and the options of `tiny_engine`
 
@@ -61,26 +61,26 @@ def tiny(backend_name: str) -> Subject:
         shared = prompt(40, 1000 + i % 4) if i % 2 else ()
         asked.append(replace(plain, prompt_ids=shared + plain.prompt_ids[len(shared) :]))
 
-    def start(threads: int = 2, **options: Any) -> Engine:
+    def start(threads: int = 1, **options: Any) -> Engine:
         return tiny_engine(backend=make_backend(backend_name, threads), **options)
 
     return Subject(backend_name, tuple(asked), num_tokens, 16, start)
 
 
 def default(path: Path) -> Subject:
-    """The default model on the native core. Prompts of 25 to 88 words; every second begins like three others."""
+    """The default model on the native core. Prompts of 25 to 56 words; every second begins like three others."""
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(checkpoint.tokenizer)
     vocabulary = TEXT.split()
-    num_tokens = 20
+    num_tokens = 12
     asked = []
     for i in range(NUM_PROMPTS):
         words = random.Random(i % 16 if i % 2 else 1000 + i).choices(vocabulary, k=25)
-        words += random.Random(i).choices(vocabulary, k=i)
+        words += random.Random(i).choices(vocabulary, k=i // 2)
         params = SamplingParams(max_tokens=num_tokens, ignore_eos=True, **{**FULL, "seed": i, **KINDS[i % len(KINDS)]})
         asked.append(Request(tuple(tokenizer.encode(" ".join(words))), params))
 
-    def start(threads: int = 2, **options: Any) -> Engine:
+    def start(threads: int = 1, **options: Any) -> Engine:
         backend = make_backend("native", threads)
         return tiny_engine(backend=backend, config=checkpoint.config, weights=checkpoint.tensors, **options)
 
@@ -135,7 +135,7 @@ def test_d1_d3_in_batches_of_sixteen_with_split_prompts(subject: Subject, alone:
 
 def test_d1_under_preemption(subject: Subject, alone: list[Answer]) -> None:
     """The pool holds less than two contexts, and sequences that start small grow: the youngest must give way."""
-    engine = subject.start(num_blocks=28, max_seqs=16, max_batch_tokens=256)
+    engine = subject.start(num_blocks=20, max_seqs=16, max_batch_tokens=256)
     assert_bit_equal(shuffled(engine, subject.requests, seed=3), alone)
     assert engine.stats.num_preemptions > 0
     assert engine.stats.num_evicted_blocks > 0
