@@ -7,10 +7,12 @@ set -eu
 python=$1 model=$2 wikitext=${3-}
 export PYTHONPATH=.
 
-for script in rope llama lora; do
-    echo "rebuilding $script"
-    "$python" "tests/parity/$(ls tests/parity | grep "^make_${script}_")"
+for script in make_rope_expected make_llama_parity make_lora_expected make_chat_expectations; do
+    echo "$script"
+    "$python" "tests/parity/$script.py"
 done
+echo make_reference_ids
+"$python" tests/parity/make_reference_ids.py "$model"
 if [ -n "$wikitext" ]; then
     echo "rebuilding default_model"
     "$python" tests/parity/make_default_model_expected.py "$model" "$wikitext"
