@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from openherd.constrain.patterns import check_pattern
+from openherd.constrain.references import check_references
 from openherd.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def parser_limits() -> LLParserLimits:
 def check_schema(schema: Mapping[str, Any]) -> str:
     """The schema as compact JSON text. Raises `SchemaError` naming the bound or keyword that it breaks."""
     multiples: list[Decimal] = []
+    nodes: list[Mapping[str, Any]] = []
     for count, (node, depth) in enumerate(_walk(schema), start=1):
         if depth > MAX_SCHEMA_DEPTH:
             raise SchemaError(f"the schema is nested deeper than {MAX_SCHEMA_DEPTH} levels")
@@ -58,13 +61,16 @@ def check_schema(schema: Mapping[str, Any]) -> str:
             raise SchemaError(f"the schema has more than {MAX_SUBSCHEMAS} objects")
         if "x-guidance" in node:
             raise SchemaError("the keyword 'x-guidance' is not supported in a schema")
+        nodes.append(node)
         properties = node.get("properties")
         if isinstance(properties, Mapping) and len(properties) > MAX_PROPERTIES:
             raise SchemaError(f"'properties' names more than {MAX_PROPERTIES} properties")
         multiple = node.get("multipleOf")
         if isinstance(multiple, (int, float)) and not isinstance(multiple, bool):
             multiples.append(_positive_decimal(multiple))
+        _check_patterns(node)
     _check_multiples(multiples)
+    check_references(schema, nodes)
     try:
         text = json.dumps(schema, ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
@@ -90,6 +96,14 @@ def _walk(schema: object) -> Iterator[tuple[Mapping[str, Any], int]]:
             stack.extend((child, depth + 1) for child in node.values())
         elif isinstance(node, (list, tuple)):
             stack.extend((child, depth + 1) for child in node)
+
+
+def _check_patterns(node: Mapping[str, Any]) -> None:
+    pattern, by_pattern = node.get("pattern"), node.get("patternProperties")
+    if isinstance(pattern, str):
+        check_pattern(pattern, "'pattern'")
+    for key in by_pattern if isinstance(by_pattern, Mapping) else ():
+        check_pattern(str(key), "'patternProperties'")
 
 
 def _positive_decimal(value: float) -> Decimal:

@@ -25,7 +25,12 @@ def compile_grammar(grammar: Grammar, vocabulary: Vocabulary, n_logits: int) -> 
     matcher = LLMatcher(token_trie(vocabulary, n_logits), grammar.serialized, log_level=0, limits=parser_limits())
     if matcher.is_error():
         raise SchemaError(_explain(matcher.get_error()))
-    return Constraint(matcher, n_logits)
+    constraint = Constraint(matcher, n_logits)
+    try:
+        constraint.fork().next([])
+    except EngineError as why:
+        raise SchemaError(f"no text fits the grammar, or it is too large: {why}") from None
+    return constraint
 
 
 class Constraint:

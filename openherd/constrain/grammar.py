@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from openherd.constrain.bounds import MAX_GRAMMAR_BYTES, check_schema
+from openherd.constrain.patterns import check_pattern
 from openherd.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Grammar:
         """Text that the regular expression matches as a whole (Rust's syntax: no look-around, no back-references)."""
         from llguidance import LLMatcher
 
-        return cls(LLMatcher.grammar_from_regex(_bounded(pattern, "regular expression")))
+        check_pattern(_bounded(pattern, "regular expression"), "the regular expression")
+        return cls(LLMatcher.grammar_from_regex(pattern))
 
     @classmethod
     def lark(cls, grammar: str) -> Grammar:

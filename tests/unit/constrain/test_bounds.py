@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openherd.constrain import Grammar, compile_grammar
+from openherd.constrain.patterns import pattern_size
 from openherd.errors import HerdError, SchemaError
 from tests.unit.constrain.byte_vocabulary import ByteVocabulary
 
@@ -93,6 +94,87 @@ def test_unsupported_keyword_is_named(schema: dict[str, Any], keyword: str) -> N
 def test_schema_that_allows_nothing_is_refused(schema: Any) -> None:
     with pytest.raises(SchemaError):
         compile_schema(schema if not isinstance(schema, dict) else {"type": "integer", **schema})
+
+
+A, B = {"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}
+ENDLESS: dict[str, dict[str, Any]] = {
+    "itself": {"$ref": "#"},
+    "each other": {"$defs": {"a": B, "b": A}, "$ref": "#/$defs/a"},
+    "anyOf": {"anyOf": [{"$ref": "#"}, {"type": "null"}]},
+    "allOf through oneOf": {"$defs": {"a": {"oneOf": [{"allOf": [A]}]}}, "type": "object", "properties": {"x": A}},
+    "a member of a list": {"anyOf": [{"type": "null"}, {"$ref": "#/anyOf/1"}]},
+    "an escaped name": {
+        "$defs": {"a/b ~": {"$ref": "#/$defs/a~1b%20~0"}},
+        "properties": {"x": {"$ref": "#/$defs/a~1b%20~0"}},
+    },
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_references_that_never_reach_a_value_are_refused(name: str) -> None:
+    with pytest.raises(SchemaError, match=r"'\$ref': '#.*' leads back to itself"):
+        compile_schema(ENDLESS[name])
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"child": {"$ref": "#"}}, "additionalProperties": False},
+        {"$defs": {"a": {"anyOf": [{"type": "array", "items": A}, {"type": "null"}]}}, "allOf": [A]},
+        {"type": "object", "properties": {"$ref": {"type": "string"}, "anyOf": {"type": "null"}}},
+    ],
+)
+def test_references_that_go_on_with_another_value_are_kept(schema: dict[str, Any]) -> None:
+    compile_schema(schema)
+
+
+EXPLODING = [
+    "((((a{100}){100}){100}){100})",
+    "^(a{1,200}){200}$",
+    "a{99999999999}",
+    "(?:[ab]{300}|x)\\d{0,3}(c{150}){150}",
+]
+
+
+@pytest.mark.parametrize("pattern", EXPLODING)
+def test_repetitions_that_multiply_are_refused(pattern: str) -> None:
+    with pytest.raises(SchemaError, match="'pattern' repeats"):
+        compile_schema({"type": "object", "properties": {"x": {"type": "string", "pattern": pattern}}})
+    with pytest.raises(SchemaError, match="'patternProperties' repeats"):
+        compile_schema({"type": "object", "patternProperties": {pattern: {"type": "null"}}})
+    with pytest.raises(SchemaError, match="the regular expression repeats"):
+        Grammar.regex(pattern)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "size"),
+    [
+        ("^[A-Z]{3}-\\d{2,4}$", 10),
+        ("(?:ab|c){5}", 15),
+        ("(?P<x>a){2,}?", 2),
+        ("\\p{Greek}{3}\\{9}", 6),
+        ("[{9}\\]]{4}", 4),
+        ("a{2}{3}", 6),
+        ("(()){99}", 0),
+        ("))((", 0),
+    ],
+)
+def test_size_of_a_pattern(pattern: str, size: int) -> None:
+    assert pattern_size(pattern) == size
+
+
+def test_largest_pattern_is_drawn_to_its_end() -> None:
+    """What is let through does not fail while an answer is drawn."""
+    constraint = compile_grammar(Grammar.regex("(a{100}){200}"), VOCABULARY, VOCABULARY.vocab_size)
+    for _ in range(200):
+        constraint.next([])
+        constraint.accept(list(b"a" * 100))
+    assert constraint.is_complete or constraint.is_accepting
+
+
+def test_grammar_that_no_text_fits_is_refused() -> None:
+    with pytest.raises(SchemaError, match="no text fits"):
+        compile_grammar(Grammar.regex("[^\\s\\S]"), VOCABULARY, VOCABULARY.vocab_size)
 
 
 HOSTILE = {
