@@ -13,6 +13,9 @@ from openherd.errors import OptionError
 
 KVDtype = Literal["f16", "f32"]
 
+# Far beyond any machine, and what the compiled core can address with room to spare.
+MAX_KV_MEMORY = 2**46
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -100,7 +103,7 @@ class EngineOptions:
         if self.threads is not None:
             _whole("threads", self.threads, 1, 1024)
         if self.kv_memory is not None:
-            _whole("kv_memory", self.kv_memory, 1, 2**48)
+            _whole("kv_memory", self.kv_memory, 1, MAX_KV_MEMORY)
         if self.kv_dtype not in ("f16", "f32"):
             raise OptionError(f"kv_dtype must be f16 or f32, not {self.kv_dtype!r}")
         _whole("max_seqs", self.max_seqs, 1, 4096)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from openherd import _native
 from openherd._native import ThreadPool
 from openherd.config import ModelConfig
+from openherd.errors import OptionError
 from openherd.kernels.program import Operation, Program
 from openherd.kernels.rope import inverse_frequencies
 from openherd.quant.dequantize import dequantize
@@ -174,8 +175,14 @@ def make_pool(threads: int) -> ThreadPool:
 
 
 def default_isa() -> str:
-    """The instruction set in use: OPENHERD_ISA, else the fastest this machine runs."""
-    return _native.default_isa()
+    """The instruction set in use: OPENHERD_ISA, else the fastest this machine runs.
+
+    Raises `OptionError` when the variable names a set that this build or this machine does not have.
+    """
+    try:
+        return _native.default_isa()
+    except ValueError as why:
+        raise OptionError(f"OPENHERD_ISA: {why}") from None
 
 
 def packed_bytes(tensor: Tensor) -> int:

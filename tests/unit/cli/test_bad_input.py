@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openherd._native import available_isas
 from tests.checkpoint_files import GGUFFile, entry, f32, text, texts, tiny_llama, u32
 from tests.unit.llm.tiny_file import write_model
 
@@ -58,6 +59,8 @@ def assert_one_clear_error(done: subprocess.CompletedProcess[bytes], words: str)
         (["--context", "100000"], "which the model was trained for"),
         (["--kv-memory", "1"], "KV cache"),
         (["--kv-memory", str(2**42)], "memory ran out"),
+        (["--kv-memory", str(2**46 + 1)], "kv_memory must be"),
+        (["--kv-memory", str(2**48)], "kv_memory must be"),
         (["--adapter", "nowhere"], "does not exist"),
         (["--adapter", "/dev/zero"], "not a regular file"),
         (["--schema", "[1]"], "cannot read the schema"),
@@ -152,12 +155,22 @@ def test_files_that_cannot_be_read(tiny_model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"OPENHERD_ISA": "junk"}, "instruction set 'junk' is not available"),
+        ({"OPENHERD_ISA": "junk"}, "OPENHERD_ISA: instruction set 'junk' is not available here; choose one of: "),
         ({"OPENHERD_THREADS": "junk"}, "OPENHERD_THREADS must be"),
     ],
 )
 def test_environment(tiny_model: Path, environment: dict[str, str], words: str) -> None:
-    assert_one_clear_error(herd("run", tiny_model, "-p", "x", "--max-tokens", "2", stdin=b"", **environment), words)
+    done = herd("run", tiny_model, "-p", "x", "--max-tokens", "2", stdin=b"", **environment)
+    assert_one_clear_error(done, words)
+    assert done.returncode == 2
+
+
+def test_instruction_set_of_another_machine(tiny_model: Path) -> None:
+    other = next(isa for isa in ("neon", "avx512") if isa not in available_isas())
+    done = herd("run", tiny_model, "-p", "x", OPENHERD_ISA=other)
+    assert_one_clear_error(done, f"OPENHERD_ISA: instruction set '{other}' is not available here")
+    assert done.returncode == 2
+    assert done.stderr.decode().rstrip().endswith(", ".join(available_isas()))
 
 
 def test_home_that_is_a_file(tmp_path: Path) -> None:
