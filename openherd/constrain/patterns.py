@@ -1,4 +1,4 @@
-"""How large a regular expression is once its counted repetitions are written out, which is what its automaton costs."""
+"""How large a regular expression is once the repetitions it demands are written out: its automaton's least size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOKEN = re.compile(
     | (?P<set>     \[\^?\]?(?:\\.|[^\]\\])*\]? )
     | (?P<open>    \((?:\?(?:[-a-zA-Z]*:|P?<\w*>))? )
     | (?P<close>   \) )
-    | (?P<count>   \{\s*(?P<low>\d+)\s*(?:,\s*(?P<high>\d*)\s*)?\} )
+    | (?P<count>   \{\s*(?P<least>\d+)\s*(?:,\s*\d*\s*)?\} )
     | (?P<other>   [*+?|] )
     | (?P<literal> . )
     """,
@@ -32,9 +32,10 @@ def check_pattern(pattern: str, what: str) -> None:
 
 
 def pattern_size(pattern: str) -> int:
-    """Characters, classes and escapes of the pattern, those under `{m,n}` taken max(m, n) times.
+    """Characters, classes and escapes of the pattern, those under `{m,n}` taken m times, at least once.
 
-    An upper bound for patterns that the regex compiler accepts; malformed ones are left to it.
+    What may be repeated beyond that is not counted: the engine builds it as an answer reaches it, and most never do.
+    Malformed patterns are left to the regex compiler.
     """
     groups = [0]
     last = 0  # size of what a count would repeat
@@ -46,7 +47,7 @@ def pattern_size(pattern: str) -> int:
                 last = groups.pop() if len(groups) > 1 else 0
                 groups[-1] += last
             case "count":
-                times = max(_number(token["low"]), _number(token["high"]), 1)
+                times = max(_number(token["least"]), 1)
                 groups[-1] += last * (times - 1)
                 last *= times
             case "other":
@@ -59,7 +60,5 @@ def pattern_size(pattern: str) -> int:
     return sum(groups)
 
 
-def _number(digits: str | None) -> int:
-    if not digits:
-        return 0
+def _number(digits: str) -> int:
     return int(digits) if len(digits) < 10 else MAX_PATTERN_SIZE + 1

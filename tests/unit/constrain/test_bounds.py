@@ -130,7 +130,7 @@ def test_references_that_go_on_with_another_value_are_kept(schema: dict[str, Any
 
 EXPLODING = [
     "((((a{100}){100}){100}){100})",
-    "^(a{1,200}){200}$",
+    "^(a{200,}){200}$",
     "a{99999999999}",
     "(?:[ab]{300}|x)\\d{0,3}(c{150}){150}",
 ]
@@ -149,7 +149,7 @@ def test_repetitions_that_multiply_are_refused(pattern: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "size"),
     [
-        ("^[A-Z]{3}-\\d{2,4}$", 10),
+        ("^[A-Z]{3}-\\d{2,4}$", 8),
         ("(?:ab|c){5}", 15),
         ("(?P<x>a){2,}?", 2),
         ("\\p{Greek}{3}\\{9}", 6),
