@@ -43,14 +43,25 @@ int await_change(const std::atomic<int>& value, int old) {
 }  // namespace
 
 struct ThreadPool::Workers {
+  static constexpr int kTaken = -1;
+  static constexpr int kLastEpoch = 0x7fffffff;  // epochs wrap before they could look like kTaken
+  // A worker's share of the task: holds the epoch while it is free to be taken, kTaken from then on.
+  struct alignas(64) Share {
+    std::atomic<int> epoch{kTaken};
+
+    bool take(int now) { return epoch.compare_exchange_strong(now, kTaken, std::memory_order_acq_rel); }
+  };
+
   alignas(64) std::atomic<int> epoch{0};      // rises with every task; what workers wait for
-  alignas(64) std::atomic<int> unfinished{0};  // workers still in the task; what the caller waits for
-  Entry entry = nullptr;                       // null tells workers to end
+  alignas(64) std::atomic<int> unfinished{0};  // shares of workers not done yet; what the caller waits for
+  std::atomic<bool> stopping{false};
+  Entry entry = nullptr;  // valid for whoever has taken a share
   void* context = nullptr;
+  std::vector<Share> shares;
   std::uint32_t generation = fork_generation.load();
   std::vector<std::thread> threads;
 
-  explicit Workers(int count) {
+  explicit Workers(int count) : shares(static_cast<size_t>(count)) {
     try {
       for (int i = 1; i <= count; ++i) threads.emplace_back([this, i] { work(i); });
     } catch (...) {
@@ -61,33 +72,47 @@ struct ThreadPool::Workers {
 
   void work(int thread) {
     for (int seen = 0;;) {
-      int now = await_change(epoch, seen);
+      const int now = await_change(epoch, seen);
+      if (stopping.load(std::memory_order_acquire)) return;
       if (now == seen) continue;
       seen = now;
-      if (entry == nullptr) return;
-      entry(context, thread);
-      if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_one();
+      if (shares[static_cast<size_t>(thread - 1)].take(now)) do_share(thread);
     }
+  }
+
+  // Runs the whole task but thread 0's part, which the caller has done: waits for the shares that workers have taken and
+  // does the others itself.
+  void finish() {
+    const int now = epoch.load(std::memory_order_relaxed);
+    for (size_t i = 0; i < shares.size(); ++i)
+      if (shares[i].take(now)) do_share(static_cast<int>(i) + 1);
+    for (int left = unfinished.load(std::memory_order_acquire); left != 0;) left = await_change(unfinished, left);
+  }
+
+  void do_share(int thread) {
+    entry(context, thread);
+    if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_one();
   }
 
   void start(Entry task, void* task_context) {
     entry = task;
     context = task_context;
     unfinished.store(static_cast<int>(threads.size()), std::memory_order_relaxed);
-    epoch.fetch_add(1, std::memory_order_release);
-    epoch.notify_all();
-  }
-
-  void finish() {
-    for (int left = unfinished.load(std::memory_order_acquire); left != 0;) left = await_change(unfinished, left);
+    const int next = (epoch.load(std::memory_order_relaxed) + 1) & kLastEpoch;
+    for (Share& share : shares) share.epoch.store(next, std::memory_order_release);
+    wake(next);
   }
 
   void stop() {
-    entry = nullptr;
-    epoch.fetch_add(1, std::memory_order_release);
-    epoch.notify_all();
+    stopping.store(true, std::memory_order_release);
+    wake((epoch.load(std::memory_order_relaxed) + 1) & kLastEpoch);
     for (auto& thread : threads) thread.join();
     threads.clear();
+  }
+
+  void wake(int next) {
+    epoch.store(next, std::memory_order_release);
+    epoch.notify_all();
   }
 
   bool alive() const { return generation == fork_generation.load(std::memory_order_relaxed); }
