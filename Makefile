@@ -69,7 +69,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/openherd: $(STAMPS)/venv pyproject.toml constraints.txt $(NATIVE)
 	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "openherd needs a C++20 compiler, and none is on the PATH; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
-	@echo "building openherd" >&2
+	@echo "building openherd (two to three minutes, once)" >&2
 	@$(PIP) scikit-build-core nanobind cmake ninja >&2
 	@$(PIP) --no-build-isolation -e . >&2
 	@touch $@
