@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
+#include <stdexcept>
 
 namespace herd {
 
@@ -18,9 +19,12 @@ using Array = nanobind::ndarray<const T, nanobind::ndim<Rank>, nanobind::c_conti
 template <class T>
 using NewArray = nanobind::ndarray<nanobind::numpy, T>;
 
-template <class T>
-std::span<const T> view(const Array<T, 1>& array) {
-  return {array.data(), array.shape(0)};
+// All values in C order. NumPy also makes arrays whose values are not aligned, which vector code must not be given.
+template <class T, class... Form>
+std::span<const T> view(const nanobind::ndarray<const T, Form...>& array) {
+  if (reinterpret_cast<uintptr_t>(array.data()) % alignof(T) != 0)
+    throw std::invalid_argument("an array's values are not aligned: pass a copy");
+  return {array.data(), array.size()};
 }
 
 template <class T>

@@ -56,6 +56,7 @@ NewRows dequantize_rows(const PackedWeight& weight, int64_t begin, int64_t end) 
 
 std::vector<ActivationBlock> quantize_rows(const LinearKernels& kernels, const FloatRows& x) {
   const auto cols = static_cast<int64_t>(x.shape(1));
+  if (cols == 0) throw std::invalid_argument("x has no columns");
   const int64_t blocks = activation_blocks(cols);
   std::vector<ActivationBlock> quantized(x.shape(0) * static_cast<size_t>(blocks));
   for (size_t t = 0; t < x.shape(0); ++t)

@@ -7,6 +7,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -63,35 +64,43 @@ void forward(Model& model, int32_t program, const Array<int32_t, 1>& token_ids, 
              const Array<int32_t, 1>& seq_starts, const Array<int32_t, 1>& kv_lens, const Array<int32_t, 2>& block_tables,
              const Array<int32_t, 1>& adapters, const Array<int32_t, 1>& logit_rows,
              const std::vector<Array<int32_t, 1>>& tap_rows) {
-  Batch batch{view(token_ids), view(positions), view(seq_starts), view(kv_lens), {block_tables.data(), block_tables.size()},
+  Batch batch{view(token_ids), view(positions), view(seq_starts), view(kv_lens), view(block_tables),
               static_cast<int64_t>(block_tables.shape(1)), view(adapters), view(logit_rows), {}};
   for (const auto& rows : tap_rows) batch.tap_rows.push_back(view(rows));
   compute(model, [&] { model.forward(program, batch); });
 }
 
+// Another Python thread may have run a step since the result's shape was chosen.
+void require_step_of(const Model& model, size_t logit_rows) {
+  if (static_cast<size_t>(model.num_logit_rows()) != logit_rows) throw std::invalid_argument("another step has run meanwhile");
+}
+
 NewArray<float> logits(Model& model) {
   const auto rows = static_cast<size_t>(model.num_logit_rows()), vocab = static_cast<size_t>(model.shape().vocab_size);
   NewArray<float> out = new_array<float>({rows, vocab});
-  if (rows > 0) compute(model, [&] { std::memcpy(out.data(), model.logits(0), rows * vocab * sizeof(float)); });
+  compute(model, [&] {
+    require_step_of(model, rows);
+    if (rows > 0) std::memcpy(out.data(), model.logits(0), rows * vocab * sizeof(float));
+  });
   return out;
 }
 
 NewArray<float> kept(Model& model, int32_t tap) {
-  const std::vector<float>& rows = model.kept(tap);
+  const std::vector<float> rows = compute(model, [&] { return model.kept(tap); });
   NewArray<float> out = new_array<float>({rows.size()});
   std::copy(rows.begin(), rows.end(), out.data());
   return out;
 }
 
-void check_blocks(const Model& model, const int32_t* ids, size_t count) {
-  for (size_t i = 0; i < count; ++i)
-    if (ids[i] < 0 || ids[i] >= model.cache().num_blocks())
-      throw std::invalid_argument("block " + std::to_string(ids[i]) + " is not in the pool");
+void check_blocks(const Model& model, std::span<const int32_t> ids) {
+  for (const int32_t id : ids)
+    if (id < 0 || id >= model.cache().num_blocks())
+      throw std::invalid_argument("block " + std::to_string(id) + " is not in the pool");
 }
 
 void copy_blocks(Model& model, const Array<int32_t, 2>& pairs) {
   if (pairs.shape(1) != 2) throw std::invalid_argument("pairs of blocks need shape [n, 2]");
-  check_blocks(model, pairs.data(), pairs.size());
+  check_blocks(model, view(pairs));
   compute(model, [&] {
     for (size_t i = 0; i < pairs.shape(0); ++i)
       if (pairs(i, 0) != pairs(i, 1))
@@ -100,7 +109,7 @@ void copy_blocks(Model& model, const Array<int32_t, 2>& pairs) {
 }
 
 NewArray<uint8_t> read_blocks(Model& model, const Array<int32_t, 1>& blocks) {
-  check_blocks(model, blocks.data(), blocks.size());
+  check_blocks(model, view(blocks));
   const size_t bytes = model.cache().shape().block_bytes();
   NewArray<uint8_t> out = new_array<uint8_t>({blocks.size(), bytes});
   compute(model, [&] {
@@ -110,7 +119,7 @@ NewArray<uint8_t> read_blocks(Model& model, const Array<int32_t, 1>& blocks) {
 }
 
 void write_blocks(Model& model, const Array<int32_t, 1>& blocks, const Array<uint8_t, 2>& data) {
-  check_blocks(model, blocks.data(), blocks.size());
+  check_blocks(model, view(blocks));
   const size_t bytes = model.cache().shape().block_bytes();
   if (data.shape(0) != blocks.size() || data.shape(1) != bytes)
     throw std::invalid_argument("data of blocks need shape [len(blocks), " + std::to_string(bytes) + "]");
@@ -129,9 +138,10 @@ void make_model(Model* self, std::shared_ptr<ThreadPool> pool, const std::string
                 double rope_scale) {
   const auto& [layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps] = shape;
   const auto& [max_context, max_seqs, max_batch_tokens, max_logit_rows] = limits;
+  const auto all = view(frequencies);
   new (self) Model(std::move(pool), parse_isa(isa), {layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps},
                    {max_context, max_seqs, max_batch_tokens, max_logit_rows}, kv_half, num_blocks,
-                   {frequencies.data(), frequencies.data() + frequencies.size()}, rope_scale);
+                   {all.begin(), all.end()}, rope_scale);
 }
 
 }  // namespace
@@ -142,7 +152,9 @@ void bind_model(nb::module_& m) {
       .def_prop_ro("size", &ThreadPool::size);
 
   m.def("kv_block_bytes", [](int64_t layers, int64_t kv_heads, int64_t head_dim, bool half) {
-    return KVShape{layers, kv_heads, head_dim, half}.block_bytes();
+    const KVShape shape{layers, kv_heads, head_dim, half};
+    check_kv_shape(shape);
+    return shape.block_bytes();
   });
 
   nb::class_<Model> model(m, "Model");
@@ -153,7 +165,8 @@ void bind_model(nb::module_& m) {
            })
       .def("add_vector",
            [](Model& model, const Array<float, 1>& values) {
-             return model.add_vector({values.data(), values.data() + values.size()});
+             const auto all = view(values);
+             return compute(model, [&] { return model.add_vector({all.begin(), all.end()}); });
            },
            nb::arg("values").noconvert())
       .def("add_program", &add_program)

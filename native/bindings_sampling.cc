@@ -27,11 +27,10 @@ nb::tuple sample_plan(Model& model, const Ints& rows, const Floats& temperature,
     throw std::invalid_argument("sample plan: masks need shape [M, ceil(V / 32)]");
   if (dense.shape(0) > 0 && dense.shape(1) != vocab) throw std::invalid_argument("sample plan: dense needs shape [M, V]");
   const SamplePlan plan{view(rows), view(temperature), view(top_k), view(top_p), view(min_p), view(repetition_penalty),
-                        view(presence_penalty), view(frequency_penalty), {keys.data(), keys.size()}, view(count_starts),
+                        view(presence_penalty), view(frequency_penalty), view(keys), view(count_starts),
                         view(count_ids), view(counts), view(bias_starts), view(bias_ids), view(bias_values),
-                        view(mask_rows), {masks.data(), masks.size()}, view(dense_rows), {dense.data(), dense.size()},
+                        view(mask_rows), view(masks), view(dense_rows), view(dense),
                         view(num_top)};
-  check_plan(plan, model.num_logit_rows(), model.shape().vocab_size);
   const size_t n = plan.rows.size();
   size_t columns = 0;
   for (const int32_t wanted : plan.num_top) columns = std::max(columns, static_cast<size_t>(std::max(wanted, 0)));
@@ -41,17 +40,21 @@ nb::tuple sample_plan(Model& model, const Ints& rows, const Floats& temperature,
   auto top_ids = new_array<int32_t>({n, columns});
   auto top_logprobs = new_array<float>({n, columns});
   const Sampled out{ids.data(), logprobs.data(), static_cast<int64_t>(columns), top_ids.data(), top_logprobs.data()};
-  compute(model, [&] { sample(model, plan, out); });
+  compute(model, [&] {
+    check_plan(plan, model.num_logit_rows(), model.shape().vocab_size);
+    sample(model, plan, out);
+  });
   return nb::make_tuple(ids, logprobs, top_ids, top_logprobs);
 }
 
 NewArray<float> score(Model& model, const Ints& rows, const Ints& targets) {
   if (rows.size() != targets.size()) throw std::invalid_argument("rows and targets must be equally long");
-  for (size_t i = 0; i < rows.size(); ++i)
-    if (rows(i) < 0 || rows(i) >= model.num_logit_rows() || targets(i) < 0 || targets(i) >= model.shape().vocab_size)
-      throw std::invalid_argument("a row or a target is out of range");
+  const auto row = view(rows), target = view(targets);
   NewArray<float> out = new_array<float>({rows.size()});
   compute(model, [&] {
+    for (size_t i = 0; i < row.size(); ++i)
+      if (row[i] < 0 || row[i] >= model.num_logit_rows() || target[i] < 0 || target[i] >= model.shape().vocab_size)
+        throw std::invalid_argument("a row or a target is out of range");
     model.pool().run([&](int thread) {
       const Range mine = partition(static_cast<int64_t>(rows.size()), 1, thread, model.pool().size());
       for (int64_t i = mine.begin; i < mine.end; ++i) {

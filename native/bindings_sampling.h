@@ -5,13 +5,15 @@
 #include <mutex>
 
 #include "model.h"
+#include "released_gil.h"
 
 namespace herd {
 
-// Runs `work` without the GIL, alone on the model's pool.
+// Runs `work` without the GIL, alone on the model's pool. What may change while another Python thread has its turn is
+// looked at in `work`, not before.
 template <class Work>
 auto compute(Model& model, Work work) {
-  const nanobind::gil_scoped_release release;
+  const ReleasedGil released;
   const std::lock_guard turn(model.pool().turn());
   return work();
 }

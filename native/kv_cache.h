@@ -24,6 +24,10 @@ struct KVShape {
   size_t block_bytes() const { return static_cast<size_t>(layers * kv_heads) * head_bytes(); }
 };
 
+// Throws std::invalid_argument unless every size is from 1 to 2^24 and the heads are at most 2^24 values together: no size
+// of a block then overflows.
+void check_kv_shape(const KVShape& shape);
+
 class KVCache {
  public:
   KVCache(const KVShape& shape, int64_t num_blocks);

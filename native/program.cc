@@ -25,6 +25,15 @@ void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
 }
 
+// Far above any model's width, and small enough that no size computed from it overflows.
+constexpr int64_t kMostWidth = int64_t{1} << 24;
+constexpr size_t kMostBytes = size_t{1} << 46;
+
+void require_buffer(const BufferSpec& buffer) {
+  require(buffer.width > 0 && buffer.width <= kMostWidth, "a buffer's width must be from 1 to 2^24");
+  require(buffer.f32 || buffer.q8, "a buffer without room");
+}
+
 // Checks one operation against the buffers and weights it names.
 class Checker {
  public:
@@ -40,7 +49,7 @@ class Checker {
       case OpKind::attention: return check_attention(op);
       case OpKind::silu_mul: return check_rows(op, 2);
       case OpKind::add: return check_rows(op, 2);
-      case OpKind::keep: return require(op.tap >= 0 && reads(op, 1) && f32(op.reads[0]), "keep: needs a tap and f32 rows");
+      case OpKind::keep: return check_keep(op);
       case OpKind::pick_rows:
         require(reads(op, 1) && writes(op, 1) && f32(op.reads[0]), "pick_rows: one f32 buffer in, one out");
         require(!at(op.reads[0]).per_logit_row && at(op.writes[0]).per_logit_row, "pick_rows: from T rows to R rows");
@@ -81,6 +90,12 @@ class Checker {
       require(f32(id) && at(id).width == at(op.writes[0]).width, "a row operation reads f32 rows of its result's width");
       require(at(id).per_logit_row == at(op.writes[0]).per_logit_row, "a row operation keeps the number of rows");
     }
+  }
+
+  // Taps are numbered from 0 and rows of a tap are rows of the step.
+  void check_keep(const Operation& op) const {
+    require(reads(op, 1) && f32(op.reads[0]) && !at(op.reads[0]).per_logit_row, "keep: T rows in f32");
+    require(op.tap >= 0 && static_cast<size_t>(op.tap) < program_.operations.size(), "keep: the tap's number");
   }
 
   void check_norm(const Operation& op) const {
@@ -136,7 +151,7 @@ OpKind op_kind_from_name(const std::string& name) {
 
 void Program::complete(const ModelShape& shape, const Weights& weights) {
   const Checker checker(*this, shape, weights);
-  for (const BufferSpec& buffer : buffers) require(buffer.width > 0 && (buffer.f32 || buffer.q8), "a buffer without room");
+  for (const BufferSpec& buffer : buffers) require_buffer(buffer);
   for (const Operation& op : operations) checker.check(op);
   for (const Operation& op : operations)
     if (op.kind == OpKind::attention) buffers[static_cast<size_t>(op.writes[0])].f32 = true;
@@ -182,6 +197,7 @@ size_t Program::arena_bytes(int64_t max_rows, int64_t max_logit_rows) const {
     const auto rows = static_cast<size_t>(spec.per_logit_row ? max_logit_rows : max_rows);
     if (spec.f32) bytes += aligned_size(rows * static_cast<size_t>(spec.width) * sizeof(float));
     if (spec.q8) bytes += aligned_size(rows * static_cast<size_t>(activation_blocks(spec.width)) * sizeof(ActivationBlock));
+    require(bytes <= kMostBytes, "the program's buffers would not fit 2^46 bytes");
   }
   return bytes;
 }
