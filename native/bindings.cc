@@ -4,6 +4,8 @@
 #include "bindings_model.h"
 
 NB_MODULE(_native, m) {
+  // A thread that still computes when the interpreter ends keeps its model: see released_gil.h.
+  nanobind::set_leak_warnings(false);
   m.doc() = "The compute core of openherd.";
   herd::bind_linear(m);
   herd::bind_model(m);
