@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
 from openherd.store.resolve import resolve
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with interrupts ignored, and processes that tests interrupt would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
