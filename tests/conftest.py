@@ -11,7 +11,7 @@ from openherd.store.resolve import resolve
 
 
 def pytest_configure() -> None:
-    """A shell starts its background jobs with interrupts ignored, and processes that tests interrupt would inherit that."""
+    """A shell starts background jobs with interrupts ignored; processes that tests interrupt must not inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
