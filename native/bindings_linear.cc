@@ -38,13 +38,13 @@ Isa isa_from(const std::optional<std::string>& name) { return name ? parse_isa(*
 PackedWeight pack(uint32_t type_id, const ByteRows& rows, int64_t cols) {
   const BlockType type = block_type_from_id(type_id);
   const BlockShape shape = block_shape(type);
-  PackedWeight weight(type, static_cast<int64_t>(rows.shape(0)), cols);
+  const auto num_rows = static_cast<int64_t>(rows.shape(0));
+  PackedWeight::packed_bytes(type, num_rows, cols);  // throws for impossible sizes, before memory is taken for them
   if (static_cast<int64_t>(rows.shape(1)) != cols / shape.values * shape.bytes)
     throw std::invalid_argument(std::string(shape.name) + " rows of " + std::to_string(cols) + " values take " +
                                 std::to_string(cols / shape.values * shape.bytes) + " bytes, not " +
                                 std::to_string(rows.shape(1)));
-  weight.pack_tiles(rows.data(), rows.shape(1), 0, weight.tiles());
-  return weight;
+  return PackedWeight::pack(type, num_rows, cols, rows.data(), rows.shape(1));
 }
 
 NewRows dequantize_rows(const PackedWeight& weight, int64_t begin, int64_t end) {
