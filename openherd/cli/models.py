@@ -20,7 +20,10 @@ def models(*, json: JsonFlag = False) -> None:
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        here = row["path"] or f"not here; herd pull {row['name']} fetches {megabytes(row['download_size'])}"
+        here = (
+            row["path"]
+            or f"not here; herd pull {row['name']} fetches it, a download of {megabytes(row['download_size'])}"
+        )
         default = "  (default)" if row["default"] else ""
         print(f"{row['name']:{width}}  {megabytes(row['size']):>9}  {row['licence']}  {row['title']}{default}")
         print(f"{'':{width}}  {here}")

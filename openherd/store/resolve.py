@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from openherd.store.local import local_model, local_models
 from openherd.store.progress import Progress
 from openherd.store.pull import pull
 
+_HUB = re.compile(r"(hf:|(https?://)?(www\.)?(hf\.co|huggingface\.co)/)", re.IGNORECASE)
+
 
 def resolve(ref: str | None, *, offline: bool = False, progress: Progress | None = None) -> Path:
-    """The GGUF file, or the folder of safetensors, that `ref` means.
+    """The GGUF file that `ref` means.
 
     `ref` is None (the default model), a name, or a path; a name wins over a file of the same spelling, which `./NAME`
-    reaches. Only the default model is fetched when it is missing, after saying what, from where, its size and its
-    licence. Raises ModelNotFoundError, UnsupportedError (`hf:`), and DownloadError from fetching.
+    reaches; a folder means its only GGUF file. Only the default model is fetched when it is missing, after saying what,
+    from where, its size and its licence. Raises ModelNotFoundError, UnsupportedError (the Hugging Face hub, a folder of
+    safetensors), and DownloadError from fetching.
     """
     name = ref if ref is not None else DEFAULT
-    if name.startswith("hf:"):
+    if _HUB.match(name):
         raise _hub(name)
     if _is_name(name) and (model := local_model(name)) is not None:
         return model.path
@@ -39,8 +43,8 @@ def resolve(ref: str | None, *, offline: bool = False, progress: Progress | None
 
 
 def catalogue_entry(name: str) -> Entry:
-    """The catalogue's entry of that name. Raises ModelNotFoundError or UnsupportedError (`hf:`)."""
-    if name.startswith("hf:"):
+    """The catalogue's entry of that name. Raises ModelNotFoundError or UnsupportedError (the Hugging Face hub)."""
+    if _HUB.match(name):
         raise _hub(name)
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name, CATALOGUE, n=1)
@@ -51,13 +55,13 @@ def catalogue_entry(name: str) -> Entry:
 
 def _hub(ref: str) -> UnsupportedError:
     return UnsupportedError(
-        f"{ref}: openherd cannot fetch from the Hugging Face hub yet; that will come with herd pull",
-        hint="fetch the .gguf file yourself and give its path",
+        f"{ref}: openherd cannot fetch from the Hugging Face hub",
+        hint="download a .gguf file by hand, then: herd chat FILE.gguf",
     )
 
 
 def _in_folder(folder: Path) -> Path:
-    """A folder's only GGUF file, or the folder itself when its model is in safetensors."""
+    """A folder's only GGUF file."""
     files = sorted(folder.glob("*.gguf"))
     if len(files) == 1:
         return files[0]
@@ -67,8 +71,11 @@ def _in_folder(folder: Path) -> Path:
             f"{folder} holds {len(files)} .gguf files: {names}", hint=f"name one, such as {files[0]}"
         )
     if any(folder.glob("*.safetensors")):
-        return folder
-    raise ModelNotFoundError(f"{folder} holds neither a .gguf file nor .safetensors files")
+        raise UnsupportedError(
+            f"{folder} holds .safetensors files, which this version does not run; it runs .gguf files",
+            hint="look for the same model as a .gguf file",
+        )
+    raise ModelNotFoundError(f"{folder} holds no .gguf file", hint="give a .gguf file, or a folder with one in it")
 
 
 def _is_name(ref: str) -> bool:
@@ -76,17 +83,18 @@ def _is_name(ref: str) -> bool:
 
 
 def _unknown(ref: str) -> ModelNotFoundError:
-    names = sorted({*CATALOGUE, *(model.record.name for model in local_models())})
     path = Path(ref)
-    near: str | Path | None
     if not _is_name(ref) or path.suffix:
-        near = _neighbour(path) or _nearest(ref, names)
-        problem = f"there is no file or folder {ref or repr(ref)}"
-    else:
-        near = _nearest(ref, names)
-        problem = f"no model is called {ref!r}, and no file or folder either"
-    guess = f"; did you mean {near}?" if near else ""
-    return ModelNotFoundError(f"{problem}{guess}", hint=f"names: {', '.join(names)} (herd models lists them)")
+        near = _neighbour(path)
+        guess = f"; did you mean {near}?" if near else ""
+        return ModelNotFoundError(f"there is no file or folder {ref or repr(ref)}{guess}")
+    names = sorted({*CATALOGUE, *(model.record.name for model in local_models())})
+    known = _nearest(ref, names)
+    guess = f"; did you mean {known}?" if known else ""
+    return ModelNotFoundError(
+        f"no model is called {ref!r}, and no file or folder either{guess}",
+        hint=f"names: {', '.join(names)} (herd models lists them)",
+    )
 
 
 def _neighbour(path: Path) -> Path | None:

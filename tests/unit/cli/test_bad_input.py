@@ -45,8 +45,8 @@ def assert_one_clear_error(done: subprocess.CompletedProcess[bytes], words: str)
     [
         (["--threads", "0"], "threads must be"),
         (["--threads", "1000000000"], "threads must be"),
-        (["--max-tokens", "0"], "max_tokens must be"),
-        (["--max-tokens", "-1"], "max_tokens must be"),
+        (["--max-tokens", "0"], "--max-tokens must be"),
+        (["--max-tokens", "-1"], "--max-tokens must be"),
         (["--seed", "-1"], "seed must be"),
         (["--seed", str(2**64)], "seed must be"),
         (["--seed", "1.5"], "--seed must be a whole number, not '1.5'"),
@@ -59,8 +59,8 @@ def assert_one_clear_error(done: subprocess.CompletedProcess[bytes], words: str)
         (["--context", "100000"], "which the model was trained for"),
         (["--kv-memory", "1"], "KV cache"),
         (["--kv-memory", str(2**42)], "memory ran out"),
-        (["--kv-memory", str(2**46 + 1)], "kv_memory must be"),
-        (["--kv-memory", str(2**48)], "kv_memory must be"),
+        (["--kv-memory", str(2**46 + 1)], "--kv-memory must be"),
+        (["--kv-memory", str(2**48)], "--kv-memory must be"),
         (["--adapter", "nowhere"], "does not exist"),
         (["--adapter", "/dev/zero"], "not a regular file"),
         (["--schema", "[1]"], "cannot read the schema"),
@@ -146,7 +146,7 @@ def test_files_that_cannot_be_read(tiny_model: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "loop.gguf").symlink_to(tmp_path / "loop.gguf")
     for name, words in {
-        "folder": "holds neither", "empty": "is empty", "short": "cannot fit", "pipe": "not a regular file",
+        "folder": "holds no .gguf file", "empty": "is empty", "short": "cannot fit", "pipe": "not a regular file",
         "loop": "there is no file", "missing": "there is no file",
     }.items():  # fmt: skip
         assert_one_clear_error(herd("inspect", tmp_path / f"{name}.gguf"), words)

