@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import JsonFlag, OfflineFlag
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from openherd.store.progress import megabytes
 
 Facts = Iterable[tuple[str, object]]
 
@@ -42,24 +40,18 @@ def inspect(
         output.document(description)
         return
 
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(_facts(_overview(description)))
+    print(_facts(_overview(description)))
     if config := description["config"]:
-        console.print("\nArchitecture")
-        console.print(_facts(_architecture(config)))
-    console.print("\nTypes")
-    console.print(_types(description["types"]))
+        print(f"\nArchitecture\n{_facts(_architecture(config))}")
+    print(f"\nTypes\n{_types(description['types'])}")
     if tensors:
-        console.print("\nTensors")
-        console.print(_tensors(description["tensors"]))
+        print(f"\nTensors\n{_tensors(description['tensors'])}")
 
 
 def _overview(d: dict[str, Any]) -> Facts:
     tokenizer, template, memory = d["tokenizer"], d["chat_template"], d["memory"]
     yield "file", d["path"]
-    yield "format", f"{d['format']}, {_mebibytes(d['file_bytes'])}"
+    yield "format", f"{d['format']}, {megabytes(d['file_bytes'])}"
     yield "name", d["name"] or "not said"
     yield "licence", d["license"] or "not said"
     yield "family", d["architecture"] or "not said"
@@ -71,9 +63,9 @@ def _overview(d: dict[str, Any]) -> Facts:
     yield "tokenizer", f"{tokenizer['model'] or 'none'}{pre}, {tokenizer['vocab_size'] or 0:,} tokens"
     yield "chat template", f"{template['characters']:,} characters" if template else "none"
     if memory:
-        yield "weights", _mebibytes(memory["weights"])
-        yield "KV cache", f"{memory['kv_per_token_f16'] / 1024:.1f} KiB a token in f16"
-        yield "at full context", _mebibytes(memory["full_context_f16"])
+        yield "weights", megabytes(memory["weights"])
+        yield "KV cache", f"{memory['kv_per_token_f16'] / 1e3:.1f} kB a token in f16"
+        yield "at full context", megabytes(memory["full_context_f16"])
 
 
 def _architecture(config: dict[str, Any]) -> Facts:
@@ -86,50 +78,44 @@ def _architecture(config: dict[str, Any]) -> Facts:
         elif name == "rope_factors":
             if value:
                 yield name, f"{len(value)} divisors"
-        elif value:
+        elif value and name != "family":  # which the overview has said
             yield name, f"{value:g}" if isinstance(value, float) else "yes" if value is True else value
 
 
-def _facts(facts: Facts) -> Table:
-    """Two columns, name and value. What comes from the file cannot steer the terminal."""
-    table = _table()
-    table.add_column(style="bold", min_width=len("at full context"))
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        table.add_row(name, visible(str(value)))
-    return table
+def _facts(facts: Facts) -> str:
+    """Two columns, name and value."""
+    width = len("at full context")
+    return _lines(f"{name:{width}}  {visible(str(value))}" for name, value in facts)
 
 
-def _types(types: dict[str, dict[str, float]]) -> Table:
-    table = _table("type", "tensors", "parameters", "size", "bits a weight")
-    for name, sums in types.items():
-        table.add_row(
+def _types(types: dict[str, dict[str, float]]) -> str:
+    rows = [
+        (
             name,
             f"{sums['tensors']:,}",
             f"{sums['parameters']:,}",
-            _mebibytes(sums["bytes"]),
+            megabytes(sums["bytes"]),
             f"{sums['bits_per_weight']:g}",
         )
-    return table
+        for name, sums in types.items()
+    ]
+    return _table(("type", "tensors", "parameters", "size", "bits a weight"), rows)
 
 
-def _tensors(tensors: list[dict[str, Any]]) -> Table:
-    table = _table("name", "shape", "type", "size")
-    for tensor in tensors:
-        shape = " x ".join(map(str, tensor["shape"]))
-        table.add_row(visible(tensor["name"]), shape, tensor["type"], _mebibytes(tensor["bytes"]))
-    return table
+def _tensors(tensors: list[dict[str, Any]]) -> str:
+    rows = [(t["name"], " x ".join(map(str, t["shape"])), t["type"], megabytes(t["bytes"])) for t in tensors]
+    return _table(("name", "shape", "type", "size"), rows)
 
 
-def _table(*columns: str) -> Table:
-    """No box; the first column left, numbers right."""
-    from rich.table import Table
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """The first column left, the others right. Never wrapped: a name that is cut cannot be searched for."""
+    cells = [header, *([visible(cell) for cell in row] for row in rows)]
+    first, *others = (max(map(len, column)) for column in zip(*cells, strict=True))
+    return _lines(
+        "  ".join([f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row, others, strict=True))])
+        for name, *row in cells
+    )
 
-    table = Table(box=None, show_header=bool(columns), pad_edge=False, header_style="dim")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
-    return table
 
-
-def _mebibytes(num_bytes: float) -> str:
-    return f"{num_bytes / 2**20:,.1f} MiB"
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(line.rstrip() for line in lines)

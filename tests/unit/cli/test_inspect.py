@@ -19,6 +19,15 @@ def test_table(herd: Herd, tiny_model: Path) -> None:
     assert "blk.1.attn_q.weight" in herd("inspect", tiny_model, "--tensors").out
 
 
+def test_lines_are_neither_wrapped_nor_padded(herd: Herd, tmp_path: Path) -> None:
+    folder = tmp_path / ("long name " * 12).strip()
+    folder.mkdir()
+    lines = herd("inspect", write_model(folder / "tiny.gguf"), "--tensors").out.splitlines()
+    assert lines[0] == f"file             {folder / 'tiny.gguf'}"
+    assert all(line == line.rstrip() for line in lines)
+    assert [line.split()[0] for line in lines if line].count("family") == 1
+
+
 def test_document(herd: Herd, tiny_model: Path) -> None:
     document = json.loads(herd("inspect", tiny_model, "--json").out)
     assert document["config"]["n_layers"] == 2
