@@ -28,7 +28,7 @@ class InputError(HerdError):
 
 
 class OptionError(InputError, ValueError):
-    """An option has a value that cannot be used; the message names the option and its range."""
+    """An option has a value that cannot be used; the message begins with the option's name and says its range."""
 
 
 class FormatError(InputError):

@@ -68,8 +68,10 @@ class SamplingParams:
             _whole("seed", self.seed, 0, 2**64 - 1)
         if self.logprobs is not None:
             _whole("logprobs", self.logprobs, 0, 20)
-        if isinstance(self.stop, str) or any(not isinstance(s, str) or not s for s in self.stop):
-            raise OptionError("stop must be strings of at least one character, in a tuple")
+        if isinstance(self.stop, str):
+            raise OptionError(f"stop must be a tuple of strings, not {self.stop!r}")
+        if any(not isinstance(s, str) or not s for s in self.stop):
+            raise OptionError("stop must be strings of at least one character")
         for token_id in self.stop_token_ids:
             _whole("stop_token_ids", token_id, 0, 2**31 - 1)
         for token_id, bias in self.logit_bias.items():

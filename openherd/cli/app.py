@@ -19,6 +19,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownC
 
 from openherd import __version__
 from openherd.cli import output
+from openherd.cli.refusals import from_parser, with_flags
 from openherd.errors import HerdError, InputError, OptionError
 
 VERBS = {
@@ -31,6 +32,12 @@ VERBS = {
     "rm": "Remove a fetched model.",
 }
 """Each verb with its line in `herd --help`, which must not import the verb's module."""
+
+USAGES = {"run": "herd run [MODEL] -p TEXT [OPTIONS]", "score": "herd score [MODEL] FILE [OPTIONS]"}
+"""Where the parser's own usage line would hide what may be left out."""
+
+SYNONYMS = {"list": "models", "ls": "models"}
+"""Words of other programs that mean one of our verbs without resembling it."""
 
 INTERRUPTED = 130
 READER_GONE = 141
@@ -49,7 +56,8 @@ def build_app() -> App:
         config=_refuse_fractions,
     )
     for order, (verb, summary) in enumerate(VERBS.items()):
-        app.command(f"openherd.cli.{verb}:{verb}", name=verb, help=summary, sort_key=order)
+        usage = f"Usage: {USAGES[verb]}" if verb in USAGES else None
+        app.command(f"openherd.cli.{verb}:{verb}", name=verb, help=summary, sort_key=order, usage=usage)
     return app
 
 
@@ -63,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except HerdError as error:
-        output.fail(error, as_json=as_json)
+        output.fail(with_flags(error) if isinstance(error, OptionError) else error, as_json=as_json)
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -83,7 +91,8 @@ def _run(tokens: list[str]) -> int:
     except UnknownCommandError:
         raise _unknown_verb(tokens[0]) from None
     except CycloptsError as error:
-        raise _from_parser(error) from error
+        verb = next((name for name in error.command_chain or () if name in VERBS), None)
+        raise from_parser(error, verb) from error
     return status if isinstance(status, int) else 0
 
 
@@ -98,16 +107,9 @@ def _refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCo
 
 def _unknown_verb(word: str) -> InputError:
     """The parser's own message would import every verb to list them."""
-    near = difflib.get_close_matches(word, VERBS, n=1)
-    guess = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(VERBS)}"
+    near = SYNONYMS.get(word) or next(iter(difflib.get_close_matches(word, VERBS, n=1, cutoff=0.65)), None)
+    guess = f"; did you mean {near}?" if near else f"; there are {', '.join(VERBS)}"
     return InputError(f"no verb or option is called {word!r}{guess}", hint="try: herd --help")
-
-
-def _from_parser(error: CycloptsError) -> InputError:
-    """What the parser says, in one line, with the help page to read."""
-    verb = next((name for name in error.command_chain or () if name in VERBS), None)
-    message = " ".join(str(error).split())
-    return InputError(message, hint=f"try: herd {verb} --help" if verb else "try: herd --help")
 
 
 def _from_defect(error: Exception) -> HerdError:

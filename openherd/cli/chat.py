@@ -13,6 +13,7 @@ from openherd.cli.flags import (
     OfflineFlag,
     parse_adapter,
     require_text,
+    warn_of_many_threads,
 )
 from openherd.errors import OptionError
 
@@ -47,8 +48,9 @@ def chat(
     require_text({"--system": system, "--stop": "".join(params.stop)})
     for flag, asked in (("--n", params.n != 1), ("--logprobs", params.logprobs is not None)):
         if asked:
-            raise OptionError(f"{flag} has no effect in a conversation", hint="try: herd run --help")
+            raise OptionError(f"{flag} has no effect in a conversation; herd run has it", hint="try: herd run --help")
     name, adapters = parse_adapter(adapter)
+    warn_of_many_threads(engine.threads)
 
     from openherd.chat.conversation import Conversation
     from openherd.llm import LLM

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
+from openherd.cli import output
 from openherd.errors import InputError, OptionError
 from openherd.options import EngineOptions, SamplingParams, help_text
 
@@ -44,8 +45,9 @@ class SamplingFlags(SamplingParams):
             accepts_keys=False,
             converter=_biases,
             n_tokens=1,
+            metavar="ID=BIAS,...",
             show_default=False,
-            help=f"{help_text(SamplingParams, 'logit_bias')} Written ID=BIAS,ID=BIAS.",
+            help=help_text(SamplingParams, "logit_bias"),
         ),
     ] = field(default_factory=dict)
     stop: Annotated[
@@ -65,7 +67,8 @@ def _conversation_temperature() -> float:
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class ConversationFlags(SamplingFlags):
-    """`SamplingFlags` of a conversation, whose temperature depends on who asks."""
+    """`SamplingFlags` of a conversation, whose temperature depends on who asks; `n` and `logprobs` mean nothing there,
+    are not shown, and are refused by the verb."""
 
     temperature: Annotated[
         float,
@@ -74,6 +77,8 @@ class ConversationFlags(SamplingFlags):
             help=f"{help_text(SamplingParams, 'temperature')} [default: {SamplingParams().temperature}; in a pipe 0]",
         ),
     ] = field(default_factory=_conversation_temperature)
+    n: Annotated[int, Parameter(show=False)] = SamplingParams().n
+    logprobs: Annotated[int | None, Parameter(show=False)] = SamplingParams().logprobs
 
 
 EngineFlags = Annotated[EngineOptions, Parameter(name="*")]
@@ -88,6 +93,15 @@ def require_text(given: Mapping[str, str | None]) -> None:
     for flag, text in given.items():
         if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
             raise InputError(f"{flag} is not UTF-8 text")
+
+
+def warn_of_many_threads(asked: int | None) -> None:
+    """Threads that share a core wait for each other at every step: 100 on two cores write a token a second."""
+    from openherd.kernels.cores import compute_threads, usable_cores
+
+    threads, cores = compute_threads(asked), usable_cores()
+    if threads > cores:
+        output.note(f"herd: warning: {threads} threads on {cores} usable cores are slow; try: --threads {cores}")
 
 
 def parse_adapter(adapter: str | None) -> tuple[str | None, dict[str, str]]:

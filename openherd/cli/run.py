@@ -18,6 +18,7 @@ from openherd.cli.flags import (
     SamplingFlags,
     parse_adapter,
     require_text,
+    warn_of_many_threads,
 )
 from openherd.errors import EngineError, InputError, OptionError, SchemaError
 
@@ -70,6 +71,7 @@ def run(
     text = _read_prompt(prompt)
     wanted = _read_schema(schema) if schema is not None else None
     name, adapters = parse_adapter(adapter)
+    warn_of_many_threads(engine.threads)
 
     from openherd.llm import LLM
 

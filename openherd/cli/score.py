@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
+from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
 from openherd.errors import EngineError, InputError
 from openherd.options import EngineOptions, KVDtype, help_text
 
@@ -24,7 +24,7 @@ CHUNK_TOKENS = 512
 
 
 def score(
-    model: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    model: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     file: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
@@ -39,12 +39,10 @@ def score(
 ) -> None:
     """Measure how well a model predicts a text: mean negative log-likelihood, perplexity, bits per byte.
 
-    herd score FILE scores with the default model.
-
     Parameters
     ----------
     model
-        A catalogue name or a file; may be left out.
+        A catalogue name or a file; may be left out, for the default model.
     file
         The text, in UTF-8; - reads standard input.
     context
@@ -58,7 +56,10 @@ def score(
         raise InputError(f"--max-tokens must be at least 2, not {max_tokens}")
     engine = EngineOptions(context=context, backend=backend, threads=threads, kv_dtype=kv_dtype)
     ref, name = (None, model) if file is None else (model, file)
+    if name is None:
+        raise InputError("herd score needs a text", hint="try: herd score FILE")
     text = _read(name)
+    warn_of_many_threads(threads)
 
     from openherd.llm import LLM
 

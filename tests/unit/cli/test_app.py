@@ -74,6 +74,23 @@ def test_the_flags_own_no_default() -> None:
     assert all(getattr(SAMPLING, name) == getattr(SamplingParams(), name) for name in SamplingParams.__slots__)
 
 
+@pytest.mark.parametrize(
+    ("verb", "shown", "hidden"),
+    [
+        ("chat", "--logit-bias ID=BIAS,...", ("--n ", "--logprobs")),
+        ("run", "Usage: herd run [MODEL] -p TEXT [OPTIONS]", ()),
+        ("score", "Usage: herd score [MODEL] FILE [OPTIONS]", ("[required]",)),
+    ],
+)
+def test_help_promises_what_the_verb_takes(
+    verb: str, shown: str, hidden: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([verb, "--help"])
+    page = capsys.readouterr().out
+    assert shown in page
+    assert not any(word in page for word in hidden)
+
+
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"openherd {__version__}\n"
@@ -85,17 +102,27 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         (["chta"], "did you mean chat?"),
+        (["serve"], "'serve'; there are chat, run"),
+        (["ls"], "did you mean models?"),
         (["--wat"], "'--wat'"),
+        (["run", "smollm2"], "herd run needs a prompt"),
+        (["run", "smollm2", "hi"], "try: herd run -p TEXT"),
+        (["run", "-p", "x", "--seed"], "--seed needs a value"),
+        (["run", "-p", "x", "--top-p", "0"], "--top-p must be a number in (0, 1], not 0.0"),
+        (["run", "-p", "x", "--stop", ""], "--stop must be strings of at least one character"),
+        (["run", "-p", "x", "--logit-bias", "5=nan"], "--logit-bias[5] must be"),
+        (["score"], "try: herd score FILE"),
         (["chat", "--temprature", "1"], "Did you mean --temperature?"),
-        (["chat", "--temperature", "nan"], "temperature must be a number in [0, 100], not nan"),
-        (["chat", "--temperature", "warm"], "--temperature"),
-        (["chat", "--threads", "0"], "threads must be a whole number from 1"),
+        (["chat", "--temperature", "nan"], "--temperature must be a number in [0, 100], not nan"),
+        (["chat", "--temperature", "warm"], "--temperature must be a number, not 'warm'"),
+        (["chat", "--threads", "0"], "--threads must be a whole number from 1"),
+        (["chat", "--threads", "abc"], "--threads must be a whole number, not 'abc'"),
         (["chat", "--kv-dtype", "bf16"], '"f16", "f32"'),
         (["chat", "--logit-bias", "x"], "--logit-bias is ID=BIAS"),
-        (["chat", "--n", "2"], "--n has no effect in a conversation"),
-        (["chat", "a", "b"], "b"),
+        (["chat", "--n", "2"], "--n has no effect in a conversation; herd run has it"),
+        (["chat", "a", "b"], "herd chat has no use for 'b'"),
         (["chat", "no-such-model.gguf"], "no-such-model.gguf"),
-        (["rm"], "NAME"),
+        (["rm"], "herd rm needs NAME"),
         (["rm", "smollm2"], "no fetched model is called 'smollm2'"),
         (["pull", "smolm"], "did you mean smollm2?"),
         (["pull", "hf:org/repo"], "Hugging Face"),

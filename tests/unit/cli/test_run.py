@@ -32,6 +32,19 @@ def test_text_and_statistics(herd: Herd, tiny_model: Path) -> None:
         assert part in result.err
 
 
+@pytest.mark.parametrize("verb", ["run", "chat", "score"])
+def test_more_threads_than_cores_are_warned_of(
+    herd: Herd, tiny_model: Path, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openherd.kernels.cores.usable_cores", lambda: 2)
+    arguments = {"run": ["-p", "hello", "--max-tokens", "2"], "chat": ["--max-tokens", "2"], "score": ["-"]}[verb]
+    for threads, warned in ((2, False), (3, True)):
+        result = herd(verb, tiny_model, *arguments, "--context", "64", "--threads", threads, stdin=b"hello world\n")
+        assert result.status == 0, result.err
+        said = "herd: warning: 3 threads on 2 usable cores are slow; try: --threads 2\n"
+        assert (said in result.err) == warned
+
+
 def test_json_document(herd: Herd, tiny_model: Path) -> None:
     result = herd("run", tiny_model, "-p", "hello", *GREEDY, "--json")
     document = json.loads(result.out)
@@ -119,7 +132,7 @@ def test_adapter(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
         (["-p", "hello", "--temperature", "nan"], "temperature must be a number in [0, 100]"),
         (["-p", "hello", "--temperature", "hot"], "temperature"),
         (["-p", "hello", "--temprature", "1"], "--temperature"),
-        (["-p", "hello", "--top-p", "0"], "top_p"),
+        (["-p", "hello", "--top-p", "0"], "--top-p must be"),
         (["-p", "hello", "--stop", ""], "stop must be strings"),
         (["-p", "x" * 600], "600 tokens"),
         (["-p", "x" * 600_000], "--context"),
@@ -135,7 +148,7 @@ def test_adapter(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
         (["-p", "hello", "--adapter", "=x"], "NAME=PATH"),
         (["-p", "hello", "--adapter", "nowhere"], "nowhere"),
         (["-p", "hello", "--logit-bias", "999999=1"], "vocabulary"),
-        ([], "--prompt"),
+        ([], "herd run needs a prompt"),
     ],
 )
 def test_wrong_input_is_one_clear_error(herd: Herd, tiny_model: Path, arguments: list[str], words: str) -> None:
