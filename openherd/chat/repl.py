@@ -18,6 +18,7 @@ from rich.text import Text
 from openherd.chat import render, statistics
 from openherd.chat.commands import COMMANDS, Session, execute
 from openherd.chat.conversation import Conversation
+from openherd.chat.echo import no_echo
 from openherd.chat.sampling import CHANGEABLE
 from openherd.chat.visible import visible
 from openherd.errors import ContextLengthError, HerdError
@@ -129,7 +130,7 @@ def _answer(conversation: Conversation, pieces: Generator[str, None, None], cons
     before = conversation.exchanges[-1:]
     console.print()
     try:
-        with closing(pieces):
+        with closing(pieces), no_echo():
             render.show(console, pieces)
     except KeyboardInterrupt:
         if conversation.exchanges[-1:] == before:
