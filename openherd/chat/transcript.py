@@ -40,6 +40,8 @@ def save(path: Path, messages: Sequence[Message], model: str) -> None:
 
 def load(path: Path) -> list[Message]:
     """The messages of a JSONL transcript. Raises FormatError, which names the line, or InputError."""
+    if path.suffix.lower() == ".md":
+        raise InputError(f"{path} is a transcript for readers; load the .jsonl", hint="/save FILE.jsonl writes one")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

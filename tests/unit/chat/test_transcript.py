@@ -41,6 +41,12 @@ def test_markdown_is_for_readers(tmp_path: Path) -> None:
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## System", "## You", "## Model"]
 
 
+def test_what_is_for_readers_is_not_loaded(tmp_path: Path) -> None:
+    save(tmp_path / "t.md", TALK, "m")
+    with pytest.raises(InputError, match=r"t\.md is a transcript for readers; load the \.jsonl"):
+        load(tmp_path / "t.md")
+
+
 def test_a_suffix_that_says_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\.jsonl.*or \.md"):
         save(tmp_path / "t.txt", TALK, "m")
