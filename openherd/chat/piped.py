@@ -19,6 +19,8 @@ def answer_lines(
     conversation: Conversation, lines: BinaryIO, answers: TextIO, notes: TextIO, *, as_json: bool = False
 ) -> None:
     """Answer every line that is not blank, all in one conversation. Raises HerdErrors; what was answered stays."""
+    if lines.isatty():
+        print("reading lines from the terminal; answers go to standard output", file=notes, flush=True)
     for text in _texts(lines):
         with closing(conversation.ask(text)) as pieces:
             if as_json:

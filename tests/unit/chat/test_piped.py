@@ -29,6 +29,18 @@ def test_each_line_is_a_turn_of_one_conversation() -> None:
     assert notes.count("tokens/s") == 2
 
 
+def test_a_person_is_told_what_is_waited_for() -> None:
+    class Keyboard(io.BytesIO):
+        def isatty(self) -> bool:
+            return True
+
+    out, notes = io.StringIO(), io.StringIO()
+    answer_lines(Conversation(saying("one"), SamplingParams()), Keyboard(b"q\n"), out, notes)
+    assert notes.getvalue().startswith("reading lines from the terminal; answers go to standard output\n")
+    assert out.getvalue() == "one \n"
+    assert "reading lines" not in answered(saying("one"), b"q\n")[1]
+
+
 def test_a_line_that_begins_with_a_slash_is_text() -> None:
     model = saying("one")
     answered(model, b"/exit\n")
