@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ class Session:
     """What commands work on."""
 
     conversation: Conversation
-    saved: set[Path] = field(default_factory=set)  # files this session wrote, which it may write again
+    saved: set[Path] = field(default_factory=set)  # files of this conversation, which it may write again
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +57,44 @@ def _system(session: Session, argument: str) -> Outcome:
 
 def _regen(session: Session, argument: str) -> Outcome:
     _none_expected("/regen", argument)
-    if not session.conversation.exchanges:
+    conversation = session.conversation
+    if not conversation.exchanges:
         raise InputError("there is no answer yet to make again")
-    return Outcome(regenerate=True)
+    return Outcome(sampling.why_repeated(conversation.params), regenerate=True)
 
 
 def _undo(session: Session, argument: str) -> Outcome:
     _none_expected("/undo", argument)
     undone = session.conversation.undo()
-    opening = undone.asked.content.strip().splitlines()[0][:60] if undone.asked.content.strip() else ""
-    return Outcome(f"taken back: {opening}")
+    return Outcome(f"taken back, with its answer: {_opening(undone.asked.content)}")
 
 
 def _new(session: Session, argument: str) -> Outcome:
     _none_expected("/new", argument)
     session.conversation.begin()
+    session.saved.clear()
     return Outcome("a new conversation; the system message stays")
 
 
 def _save(session: Session, argument: str) -> Outcome:
     path = _path("/save", argument)
     if path.exists() and path not in session.saved:
-        raise InputError(f"{path} exists and was not written by this conversation", hint="choose another name")
+        raise InputError(
+            f"{path} exists and is not of this conversation", hint=f"choose another name, or replace it: /save! {path}"
+        )
+    return _write(session, path)
+
+
+def _replace(session: Session, argument: str) -> Outcome:
+    return _write(session, _path("/save!", argument))
+
+
+def _write(session: Session, path: Path) -> Outcome:
     messages = session.conversation.messages
+    replaced = ", replacing what it held" if path.exists() else ""
     transcript.save(path, messages, session.conversation.model.name)
     session.saved.add(path)
-    return Outcome(f"saved {len(messages)} messages as {path}")
+    return Outcome(f"saved {statistics.counted(len(messages), 'message')} as {path}{replaced}")
 
 
 def _load(session: Session, argument: str) -> Outcome:
@@ -92,16 +105,16 @@ def _load(session: Session, argument: str) -> Outcome:
     session.conversation.system = messages[0].content if has_system else None
     exchanges = [Exchange(asked, answered, None) for asked, answered in zip(turns[::2], turns[1::2], strict=True)]
     session.conversation.begin(exchanges)
-    return Outcome(f"loaded {len(messages)} messages from {path}")
+    session.saved = {path}
+    return Outcome(f"loaded {statistics.counted(len(messages), 'message')} from {path}")
 
 
 def _params(session: Session, argument: str) -> Outcome:
     name, _, value = argument.partition(" ")
     conversation = session.conversation
-    if not name:
-        return Outcome(sampling.described(conversation.params))
     if not value.strip():
-        raise InputError(f"/params {name} needs a value", hint="/params alone shows all of them")
+        shown = [sampling.known(name)] if name else list(sampling.CHANGEABLE)
+        return Outcome(sampling.described(conversation.params, shown, shutil.get_terminal_size().columns))
     conversation.params = sampling.changed(conversation.params, name, value.strip())
     return Outcome(f"{name} is {value.strip()} from the next answer on")
 
@@ -126,6 +139,13 @@ def _none_expected(name: str, argument: str) -> None:
         raise InputError(f"{name} stands alone, without {argument!r}")
 
 
+def _opening(text: str) -> str:
+    """The first line of a message, shortened where it says more."""
+    line, _, rest = text.strip().partition("\n")
+    cut = line[:_OPENING_CHARACTERS]
+    return f"{cut.rstrip()}…" if rest or len(cut) < len(line) else line
+
+
 def _path(name: str, argument: str) -> Path:
     if not argument:
         raise InputError(f"{name} needs a file name", hint=f"try: {name} conversation.jsonl")
@@ -135,6 +155,8 @@ def _path(name: str, argument: str) -> Path:
         raise InputError(f"there is no such home folder: {argument}") from None
 
 
+_OPENING_CHARACTERS = 60
+
 HELP_KEYS = """Enter sends. Alt-Enter, or a backslash at the end, goes on to a new line;
 so does everything between two lines of three double quotes.
 Ctrl-C stops the answer; twice at the prompt it leaves.
@@ -143,11 +165,12 @@ A message that begins with a slash: put a space before it."""
 COMMANDS: dict[str, Command] = {
     "/system": Command("/system [TEXT]", "show or set the system message", _system),
     "/regen": Command("/regen", "answer the last message again", _regen),
-    "/undo": Command("/undo", "take the last exchange back", _undo),
+    "/undo": Command("/undo", "take the last message and its answer back", _undo),
     "/new": Command("/new", "forget the conversation and begin another", _new),
     "/save": Command("/save FILE", "keep the conversation: .jsonl to load again, .md to read", _save),
+    "/save!": Command("/save! FILE", "the same, replacing a file that is there", _replace),
     "/load": Command("/load FILE", "go on with a saved .jsonl conversation", _load),
-    "/params": Command("/params [NAME VALUE]", "show or change sampling; the value default goes back", _params),
+    "/params": Command("/params [NAME [VALUE]]", "show or change sampling; NAME default goes back", _params),
     "/stats": Command("/stats", "tokens, speed, cache", _stats),
     "/help": Command("/help", "show this", _help),
     "/exit": Command("/exit", "leave", _exit),

@@ -137,8 +137,8 @@ def _answer(conversation: Conversation, pieces: Generator[str, None, None], cons
             _note(console, "stopped before the first word; nothing was added to the conversation")
             return
     except ContextLengthError as error:
-        _complain(console, error)
-        _note(console, statistics.full_notice(conversation.model.context))
+        # Its own hint is for a single prompt.
+        _complain(console, HerdError(error.args[0], hint=statistics.too_long_notice(conversation)))
         return
     except HerdError as error:
         _complain(console, error)

@@ -17,8 +17,7 @@ def line(conversation: Conversation) -> str:
     completion = conversation.last
     if completion is None:
         return ""
-    tokens = completion.usage.completion_tokens
-    parts = [f"{tokens} token{'' if tokens == 1 else 's'}"]
+    parts = [counted(completion.usage.completion_tokens, "token")]
     if rate := completion.timing.get("decode_tokens_per_s"):
         parts.append(f"{rate:.0f} tokens/s")
     parts.append(_room(conversation))
@@ -27,6 +26,17 @@ def line(conversation: Conversation) -> str:
     if not completion.text:
         parts.append("it said nothing, so neither the message nor the answer is kept")
     return " · ".join(parts)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 message`, `2 messages`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def too_long_notice(conversation: Conversation) -> str:
+    """What to do in a conversation when a message does not fit."""
+    room = " /undo and /new make room for it;" if conversation.exchanges else ""
+    return f"Say it shorter;{room} herd chat --context N starts with more room where the model has it."
 
 
 def full_notice(context: int) -> str:
@@ -42,8 +52,9 @@ def page(conversation: Conversation) -> str:
     rows = {
         "model": model.name,
         "numerics": model.numerics_id,
-        "conversation": f"{len(conversation.exchanges)} exchanges, {_room(conversation)}",
+        "conversation": f"{counted(len(conversation.exchanges), 'exchange')}, {_room(conversation)}",
         "last answer": line(conversation) or "none yet",
+        "its seed": str(conversation.last.seed) if conversation.last else "none yet",
         "prompt tokens": f"{stats.num_prompt_tokens} computed, {stats.num_cached_tokens} found in the cache",
         "answer tokens": str(stats.num_generated_tokens),
         "KV blocks": f"{stats.num_total_blocks - stats.num_free_blocks} of {stats.num_total_blocks} in use",

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from openherd.chat.conversation import Conversation
+from openherd.chat.statistics import too_long_notice
 from openherd.errors import ContextLengthError, EngineError, InputError
 from openherd.messages import FinishReason, Message
 from openherd.options import SamplingParams
@@ -84,6 +85,9 @@ def test_a_message_that_does_not_fit_changes_nothing() -> None:
     with pytest.raises(ContextLengthError):
         list(conversation.ask("far too many words for this"))
     assert said(conversation) == [("user", "hello"), ("assistant", "one ")]
+    assert "/undo" in too_long_notice(conversation)
+    conversation.begin()
+    assert "/undo" not in too_long_notice(conversation), "there is nothing to take back"
 
 
 def test_regenerate_replaces_the_last_answer_with_the_same_question() -> None:
