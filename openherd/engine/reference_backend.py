@@ -115,7 +115,7 @@ class ReferenceBackend:
         n = len(plan.rows)
         num_top = int(plan.num_top.max(initial=0))
         sampled = Sampled(
-            token_ids=np.array([draw_token(logits[plan.rows[i]], _draw(plan, i)) for i in range(n)], np.int32),
+            token_ids=np.array([draw_token(logits[plan.rows[i]], draw_of(plan, i)) for i in range(n)], np.int32),
             logprobs=np.zeros(n, np.float32),
             top_ids=np.full((n, num_top), -1, np.int32),
             top_logprobs=np.zeros((n, num_top), np.float32),
@@ -177,7 +177,8 @@ def float_values(tensor: Tensor) -> F64:
     return dequantize(tensor.rows(), tensor.type).reshape(tensor.shape).astype(np.float64)
 
 
-def _draw(plan: SamplePlan, i: int) -> Draw:
+def draw_of(plan: SamplePlan, i: int) -> Draw:
+    """The plan's i-th entry as the oracle's sampler takes it."""
     counted = slice(plan.count_starts[i], plan.count_starts[i + 1])
     biased = slice(plan.bias_starts[i], plan.bias_starts[i + 1])
     return Draw(

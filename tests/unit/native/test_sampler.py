@@ -7,35 +7,16 @@ import pytest
 
 from openherd._native import available_isas
 from openherd.engine.protocols import SamplePlan
+from openherd.engine.reference_backend import draw_of
 from openherd.kernels import native
-from openherd.kernels.reference_sampler import Draw, draw_token, log_softmax
+from openherd.kernels.reference_sampler import draw_token, log_softmax
 from tests.unit.native.native_models import LogitSource, plan_of
 
 VOCABULARIES = [13, 16, 101, 5000]
 
 
 def _oracle(logits: np.ndarray, plan: SamplePlan, i: int) -> int:
-    counted = slice(plan.count_starts[i], plan.count_starts[i + 1])
-    biased = slice(plan.bias_starts[i], plan.bias_starts[i + 1])
-    return draw_token(
-        logits[plan.rows[i]],
-        Draw(
-            temperature=float(plan.temperature[i]),
-            top_k=int(plan.top_k[i]),
-            top_p=float(plan.top_p[i]),
-            min_p=float(plan.min_p[i]),
-            repetition_penalty=float(plan.repetition_penalty[i]),
-            presence_penalty=float(plan.presence_penalty[i]),
-            frequency_penalty=float(plan.frequency_penalty[i]),
-            key=(int(plan.keys[i, 0]), int(plan.keys[i, 1])),
-            count_ids=plan.count_ids[counted],
-            counts=plan.counts[counted],
-            bias_ids=plan.bias_ids[biased],
-            bias_values=plan.bias_values[biased],
-            mask=plan.masks[plan.mask_rows[i]] if plan.mask_rows[i] >= 0 else None,
-            dense=plan.dense[plan.dense_rows[i]] if plan.dense_rows[i] >= 0 else None,
-        ),
-    )
+    return draw_token(logits[plan.rows[i]], draw_of(plan, i))
 
 
 def _random_plan(rng: np.random.Generator, n: int, rows: int, vocab: int) -> SamplePlan:
