@@ -6,12 +6,18 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdint>
 #include <cstring>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #include "arrays.h"
 #include "bindings_sampling.h"
@@ -35,9 +41,36 @@ PackedWeight pack(Model& model, const FileTensor& tensor) {
   return model.pack(type, static_cast<int64_t>(rows.shape(0)), cols, rows.data(), rows.shape(1));
 }
 
-// (kind, reads, writes, weights, biases, residuals, rotated, layer, tap)
+// The tensor, and whether its rows are pages of a file that is mapped for reading.
+using MappedTensor = std::tuple<FileTensor, bool>;
+
+// Lets go of the memory that holds these bytes of a file; touching them again reads them again. Whole pages only, as a
+// neighbour may be in use.
+void give_back_pages([[maybe_unused]] const uint8_t* data, [[maybe_unused]] size_t bytes) {
+#if defined(__linux__)
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto from = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (from + page - 1) / page * page, end = (from + bytes) / page * page;
+  if (begin < end) (void)madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+#endif
+}
+
+// All in one call, so that threads of Python compute meanwhile instead of handing the GIL over for each matrix.
+std::vector<int32_t> add_matrices(Model& model, const std::vector<MappedTensor>& tensors) {
+  return compute(model, [&] {
+    std::vector<int32_t> ids;
+    for (const auto& [tensor, mapped] : tensors) {
+      ids.push_back(model.add_matrix(pack(model, tensor)));
+      const auto& rows = std::get<1>(tensor);
+      if (mapped) give_back_pages(rows.data(), rows.nbytes());
+    }
+    return ids;
+  });
+}
+
+// (kind, reads, writes, weights, biases, residuals, rope, layer, tap, window, value)
 using OperationTuple = std::tuple<std::string, std::vector<int32_t>, std::vector<int32_t>, std::vector<int32_t>,
-                                  std::vector<int32_t>, std::vector<int32_t>, bool, int32_t, int32_t>;
+                                  std::vector<int32_t>, std::vector<int32_t>, int32_t, int32_t, int32_t, int32_t, float>;
 // (width, per_logit_row, f32, q8)
 using BufferTuple = std::tuple<int64_t, bool, bool, bool>;
 
@@ -45,9 +78,9 @@ int32_t add_program(Model& model, const std::vector<BufferTuple>& buffers, const
                     int32_t output) {
   Program program;
   for (const auto& [width, per_logit_row, f32, q8] : buffers) program.buffers.push_back({width, per_logit_row, f32, q8});
-  for (const auto& [kind, reads, writes, weights, biases, residuals, rotated, layer, tap] : operations)
+  for (const auto& [kind, reads, writes, weights, biases, residuals, rope, layer, tap, window, value] : operations)
     program.operations.push_back(
-        {op_kind_from_name(kind), reads, writes, weights, biases, residuals, rotated, layer, tap});
+        {op_kind_from_name(kind), reads, writes, weights, biases, residuals, rope, layer, tap, window, value, {}, kNone});
   program.output = output;
   return compute(model, [&] { return model.add_program(std::move(program)); });
 }
@@ -128,20 +161,28 @@ void write_blocks(Model& model, const Array<int32_t, 1>& blocks, const Array<uin
   });
 }
 
-// (layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps)
-using ShapeTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float>;
+// (layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps, attention_scale, attention_softcap)
+using ShapeTuple = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, float, float, float>;
+// (inverse_frequencies [rotary_dim / 2], scale)
+using TableTuple = std::tuple<Array<double, 1>, double>;
 // (max_context, max_seqs, max_batch_tokens, max_logit_rows)
 using LimitsTuple = std::tuple<int64_t, int64_t, int64_t, int64_t>;
 
 void make_model(Model* self, std::shared_ptr<ThreadPool> pool, const std::string& isa, const ShapeTuple& shape,
-                const LimitsTuple& limits, bool kv_half, int64_t num_blocks, const Array<double, 1>& frequencies,
-                double rope_scale) {
-  const auto& [layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps] = shape;
+                const LimitsTuple& limits, bool kv_half, int64_t num_blocks, const std::vector<TableTuple>& rotary_tables,
+                const Array<float, 1>& alibi_slopes) {
+  const auto& [layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps, scale, softcap] = shape;
   const auto& [max_context, max_seqs, max_batch_tokens, max_logit_rows] = limits;
-  const auto all = view(frequencies);
-  new (self) Model(std::move(pool), parse_isa(isa), {layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps},
-                   {max_context, max_seqs, max_batch_tokens, max_logit_rows}, kv_half, num_blocks,
-                   {all.begin(), all.end()}, rope_scale);
+  std::vector<RotaryTable> tables;
+  for (const auto& [frequencies, table_scale] : rotary_tables) {
+    const auto all = view(frequencies);
+    tables.push_back({{all.begin(), all.end()}, table_scale});
+  }
+  const auto slopes = view(alibi_slopes);
+  new (self) Model(std::move(pool), parse_isa(isa),
+                   {layers, heads, kv_heads, head_dim, rotary_dim, vocab_size, norm_eps, scale, softcap},
+                   {max_context, max_seqs, max_batch_tokens, max_logit_rows}, kv_half, num_blocks, std::move(tables),
+                   {slopes.begin(), slopes.end()});
 }
 
 }  // namespace
@@ -157,12 +198,13 @@ void bind_model(nb::module_& m) {
     return shape.block_bytes();
   });
 
+  m.def("cut_records_bytes", [](int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t max_context, int threads) {
+    return Model::cut_records_bytes({1, heads, kv_heads, head_dim, 0, 1, 0.0f}, {max_context, 1, 1, 1}, threads);
+  });
+
   nb::class_<Model> model(m, "Model");
   model.def("__init__", &make_model)
-      .def("add_matrix",
-           [](Model& model, const FileTensor& tensor) {
-             return compute(model, [&] { return model.add_matrix(pack(model, tensor)); });
-           })
+      .def("add_matrices", &add_matrices)
       .def("add_vector",
            [](Model& model, const Array<float, 1>& values) {
              const auto all = view(values);

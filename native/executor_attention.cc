@@ -11,6 +11,12 @@ namespace {
 // Multiplications below which one thread does all attention of a step.
 constexpr int64_t kWorthSharing = 32768;
 
+// Reading a tile costs about what computing it for so many queries does (decoding with 1 to 4 query heads to a KV head).
+constexpr int64_t kTileReadCost = 2;
+
+// Units of more queries are not cut: prefill has many units, and the records of a tile take room.
+constexpr int64_t kMostCutQueries = 32;
+
 // Puts one value into column `position` of keys [head_dim][16 positions].
 template <class Element>
 void store_key(Element* keys, const Element* row, int64_t head_dim, int64_t position) {
@@ -29,48 +35,66 @@ void store_value(Element* values, const Element* row, int64_t head_dim, int64_t 
 // Angles are float64, so that position 100,000 is as exact as position 1.
 void Executor::turn_angles() {
   const int64_t half = shape_.rotary_dim / 2;
-  turns_.resize(static_cast<size_t>(batch_.rows() * shape_.rotary_dim));
+  const int64_t rows = batch_.rows() * shape_.rotary_tables;
+  turns_.resize(static_cast<size_t>(rows * shape_.rotary_dim));
   pool_.run([&](int thread) {
-    const Range mine = partition(batch_.rows(), 1, thread, pool_.size());
+    const Range mine = partition(rows, 1, thread, pool_.size());
     for (int64_t row = mine.begin; row < mine.end; ++row) {
+      const RotaryTable& table = model_.rotary_tables_[static_cast<size_t>(row / batch_.rows())];
+      const int32_t position = batch_.positions[static_cast<size_t>(row % batch_.rows())];
       float* turns = turns_.data() + row * shape_.rotary_dim;
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = batch_.positions[static_cast<size_t>(row)] * model_.inverse_frequencies_[static_cast<size_t>(i)];
-        turns[i] = static_cast<float>(std::cos(angle) * model_.rope_scale_);
-        turns[half + i] = static_cast<float>(std::sin(angle) * model_.rope_scale_);
+        const double angle = position * table.inverse_frequencies[static_cast<size_t>(i)];
+        turns[i] = static_cast<float>(std::cos(angle) * table.scale);
+        turns[half + i] = static_cast<float>(std::sin(angle) * table.scale);
       }
     }
   });
 }
 
-// Pairs (chunk, head) in order, cut so that each thread reads about as many positions. A pair is never cut.
+// Units (chunk, KV head) in order, each a line of tiles, cut so that each thread's tiles cost about as much. A cut falls
+// between tiles: one long sequence with 3 KV heads still makes equal work for 2 threads.
 void Executor::divide_attention() {
   const int64_t group = shape_.heads / shape_.kv_heads;
   const int64_t most = std::clamp<int64_t>(kMostQueries / group, 1, kMostChunkRows);
-  std::vector<int64_t> read{0};  // positions read by one head up to each chunk
+  std::vector<int64_t> costs{0};  // of one KV head up to each chunk
   for (int64_t seq = 0; seq < batch_.seqs(); ++seq) {
     const int64_t end = batch_.seq_starts[static_cast<size_t>(seq) + 1];
     for (int64_t row = batch_.seq_starts[static_cast<size_t>(seq)]; row < end; row += most) {
       const int64_t rows = std::min(most, end - row), first = batch_.positions[static_cast<size_t>(row)];
-      chunks_.push_back({seq, row, rows, first});
-      read.push_back(read.back() + rows * (first + rows));
+      const int64_t tiles = (first + rows + kTileLen - 1) / kTileLen;
+      chunks_.push_back({seq, row, rows, first, tiles});
+      costs.push_back(costs.back() + tiles * (rows * group + kTileReadCost));
     }
   }
-  const int threads = read.back() * shape_.heads * shape_.head_dim < kWorthSharing ? 1 : pool_.size();
-  const int64_t pairs = static_cast<int64_t>(chunks_.size()) * shape_.heads;
-  int64_t pair = 0;
-  for (int thread = 0; thread < threads; ++thread) {
-    attention_parts_.push_back(pair);
-    const double share = static_cast<double>(read.back()) * static_cast<double>(shape_.heads) * (thread + 1) / threads;
-    while (pair < pairs) {
-      const size_t chunk = static_cast<size_t>(pair / shape_.heads);
-      const double cost = static_cast<double>(read[chunk + 1] - read[chunk]);
-      const double done = static_cast<double>(read[chunk]) * static_cast<double>(shape_.heads) + cost * static_cast<double>(pair % shape_.heads);
-      if (done + cost / 2 > share) break;
-      ++pair;
-    }
+  const int64_t work = costs.back() * shape_.kv_heads * kTileLen * shape_.head_dim;
+  const int threads = work < kWorthSharing ? 1 : pool_.size();
+  attention_cuts_.push_back({0, 0});
+  size_t chunk = 0;
+  for (int thread = 1; thread < threads; ++thread) {
+    const int64_t target = costs.back() * shape_.kv_heads * thread / threads;
+    while (costs[chunk + 1] * shape_.kv_heads <= target) ++chunk;
+    const int64_t unit_cost = costs[chunk + 1] - costs[chunk], past = target - costs[chunk] * shape_.kv_heads;
+    const bool whole = chunks_[chunk].rows * group > kMostCutQueries;
+    const int64_t steps = whole ? 1 : chunks_[chunk].tiles;  // a unit's places to cut
+    const int64_t place = (2 * past % (2 * unit_cost) * steps + unit_cost) / (2 * unit_cost);
+    const int64_t unit = static_cast<int64_t>(chunk) * shape_.kv_heads + past / unit_cost;
+    attention_cuts_.push_back(place == steps ? AttentionCut{unit + 1, 0} : AttentionCut{unit, place * chunks_[chunk].tiles / steps});
   }
-  attention_parts_.push_back(pairs);
+  attention_cuts_.push_back({static_cast<int64_t>(chunks_.size()) * shape_.kv_heads, 0});
+  size_t floats = 0;
+  for (const AttentionCut& cut : attention_cuts_) {
+    if (cut.tile == 0 || (!cut_units_.empty() && cut_units_.back().unit == cut.unit)) continue;
+    cut_units_.push_back({cut.unit, cut.tile, floats});
+    const Chunk& divided = chunk_of(cut.unit);
+    floats += static_cast<size_t>((1 + divided.tiles - cut.tile) * divided.rows * group * record_floats(shape_.head_dim));
+  }
+}
+
+size_t cut_records_floats(const ModelShape& shape, int64_t max_context, int threads) {
+  const int64_t group = shape.heads / shape.kv_heads, rows = std::min(kMostCutQueries / group, kMostChunkRows);
+  const int64_t tiles = (max_context + kTileLen - 1) / kTileLen;
+  return static_cast<size_t>((threads - 1) * tiles * rows * group * record_floats(shape.head_dim));
 }
 
 void Executor::store_kv(const Operation& op) {
@@ -81,14 +105,13 @@ void Executor::store_row(const Operation& op, int64_t row, float* scratch) {
   const int64_t position = batch_.positions[static_cast<size_t>(row)], head_dim = shape_.head_dim;
   const int32_t block = batch_.block_table(seq_of_row_[static_cast<size_t>(row)])[position / kBlockLen];
   std::byte* base = model_.cache_.block(block);
-  const int64_t rotary_dim = op.rotated ? shape_.rotary_dim : 0;
+  const int64_t rotary_dim = op.rope == kNone ? 0 : shape_.rotary_dim;
   const int64_t offset = position % kBlockLen;
   auto* halves = reinterpret_cast<uint16_t*>(scratch + padded_dim(head_dim));
   for (int64_t head = 0; head < shape_.kv_heads; ++head) {
     const HeadCache cache = model_.cache_.head(op.layer, head);
     const float* value = at(op.reads[1]).row(row) + head * head_dim;
-    row_.rotate(at(op.reads[0]).row(row) + head * head_dim, turns_.data() + row * shape_.rotary_dim, rotary_dim, head_dim,
-                1.0f, scratch);
+    row_.rotate(at(op.reads[0]).row(row) + head * head_dim, turns_of(op, row), rotary_dim, head_dim, 1.0f, scratch);
     if (cache.half) {
       row_.to_f16(scratch, head_dim, halves);
       store_key(reinterpret_cast<uint16_t*>(base + cache.keys_offset), halves, head_dim, offset);
@@ -102,45 +125,79 @@ void Executor::store_row(const Operation& op, int64_t row, float* scratch) {
 }
 
 void Executor::attention(const Operation& op) {
-  const int64_t group = shape_.heads / shape_.kv_heads;
   const auto part = [&](int thread) {
     const auto t = static_cast<size_t>(thread);
-    if (t + 1 >= attention_parts_.size()) return;
-    for (int64_t pair = attention_parts_[t]; pair < attention_parts_[t + 1];) {
-      const int64_t head = pair % shape_.heads;
-      const int64_t heads = std::min(group - head % group, attention_parts_[t + 1] - pair);
-      attend(op, chunks_[static_cast<size_t>(pair / shape_.heads)], head, heads, model_.scratch(thread));
-      pair += heads;
-    }
+    if (t + 1 >= attention_cuts_.size()) return;
+    const AttentionCut begin = attention_cuts_[t], end = attention_cuts_[t + 1];
+    for (int64_t unit = begin.unit; unit < end.unit || (unit == end.unit && end.tile > 0); ++unit)
+      attend(op, unit, unit == begin.unit ? begin.tile : 0, unit == end.unit ? end.tile : chunk_of(unit).tiles,
+             model_.scratch(thread));
   };
-  if (attention_parts_.size() > 2) {
-    pool_.run(part);
+  if (attention_shared()) {
+    spread(op, part);
   } else {
     part(0);
   }
-  const Buffer& out = at(op.writes[0]);
-  if (out.q8)
-    for_rows(out, [&](int64_t row, float*) { linear_.quantize_row(out.row(row), out.width, out.q8_row(row)); });
+  for (const CutUnit& cut : cut_units_) merge_cut(op, cut);
 }
 
-void Executor::attend(const Operation& op, const Chunk& chunk, int64_t first_head, int64_t heads, float* scratch) {
+AttentionJob Executor::attention_job(const Operation& op, int64_t unit) {
   const Buffer &q = at(op.reads[0]), &out = at(op.writes[0]);
+  const Chunk& chunk = chunk_of(unit);
+  const int64_t kv_head = unit % shape_.kv_heads;
   AttentionJob job{};
-  job.q = q.row(chunk.row) + first_head * shape_.head_dim;
+  job.heads = shape_.heads / shape_.kv_heads;
+  job.head_dim = shape_.head_dim;
+  job.q = q.row(chunk.row) + kv_head * job.heads * job.head_dim;
   job.q_stride = q.width;
   job.rows = chunk.rows;
   job.first_position = chunk.first_position;
-  job.heads = heads;
-  job.head_dim = shape_.head_dim;
-  job.turns = turns_.data() + chunk.row * shape_.rotary_dim;
+  job.turns = turns_of(op, chunk.row);
   job.turns_stride = shape_.rotary_dim;
-  job.rotary_dim = op.rotated ? shape_.rotary_dim : 0;
-  job.cache = model_.cache_.head(op.layer, first_head / (shape_.heads / shape_.kv_heads));
+  job.rotary_dim = op.rope == kNone ? 0 : shape_.rotary_dim;
+  job.scale = shape_.attention_scale;
+  job.cache = model_.cache_.head(op.layer, kv_head);
   job.block_table = batch_.block_table(chunk.seq);
-  job.out = out.row(chunk.row) + first_head * shape_.head_dim;
+  job.out = out.row(chunk.row) + kv_head * job.heads * job.head_dim;
   job.out_stride = out.width;
-  job.scratch = scratch;
-  attention_.attend(job);
+  return job;
+}
+
+ScoreRules Executor::score_rules(const Operation& op, int64_t unit) const {
+  const int64_t first_head = unit % shape_.kv_heads * (shape_.heads / shape_.kv_heads);
+  const float* slopes = model_.alibi_slopes_.empty() ? nullptr : model_.alibi_slopes_.data() + first_head;
+  return {shape_.attention_softcap, slopes, op.window};
+}
+
+void Executor::attend(const Operation& op, int64_t unit, int64_t tile_begin, int64_t tile_end, float* scratch) {
+  AttentionJob job = attention_job(op, unit);
+  const ScoreRules rules = score_rules(op, unit);
+  if (rules.softcap > 0 || rules.slopes != nullptr || rules.window > 0) job.rules = &rules;
+  const int64_t queries = job.rows * job.heads, record = record_floats(job.head_dim);
+  job.tile_begin = tile_begin;
+  job.tile_end = tile_end;
+  const auto cut = std::find_if(cut_units_.begin(), cut_units_.end(), [&](const CutUnit& c) { return c.unit == unit; });
+  if (cut == cut_units_.end()) {
+    job.records = scratch;
+    job.scratch = scratch + padded_dim(queries) * record;
+    attention_.attend(job);
+    attention_.finish(job);
+  } else {
+    const int64_t before = tile_begin == 0 ? 0 : 1 + tile_begin - cut->first_tile;
+    job.records = model_.cut_records() + cut->records + before * queries * record;
+    job.scratch = scratch;
+    attention_.attend(job);
+  }
+}
+
+// What threads have of a cut unit becomes its result, tile by tile as one thread would have merged it.
+void Executor::merge_cut(const Operation& op, const CutUnit& cut) {
+  AttentionJob job = attention_job(op, cut.unit);
+  const int64_t queries = job.rows * job.heads, floats = queries * record_floats(job.head_dim);
+  job.records = model_.cut_records() + cut.records;
+  for (int64_t i = 1; i <= chunk_of(cut.unit).tiles - cut.first_tile; ++i)
+    attention_.merge(job.records, job.records + i * floats, queries, job.head_dim);
+  attention_.finish(job);
 }
 
 }  // namespace herd

@@ -1,4 +1,4 @@
-// The executor's linear maps: their tiles divided among threads, and the low-rank terms of adapters.
+// The executor's linear maps, whose tiles threads take in turns, and the low-rank terms of adapters.
 #include <algorithm>
 #include <map>
 
@@ -6,36 +6,55 @@
 
 namespace herd {
 
-// The tiles of all maps of one input stand in one line, weighted by their bytes, and are cut into one part a thread.
 void Executor::linear(const Operation& op) {
   if (rows_of(at(op.reads[0])) == 0) return;
-  pool_.run([&](int thread) {
-    int64_t total = 0;
-    for (const int32_t id : op.weights)
-      total += static_cast<int64_t>(model_.weights_.matrices[static_cast<size_t>(id)].nbytes());
-    const int64_t low = total / pool_.size() * thread;
-    const int64_t high = thread + 1 == pool_.size() ? total : total / pool_.size() * (thread + 1);
-    int64_t before = 0;  // bytes of the maps up to this one
-    for (size_t map = 0; map < op.weights.size(); ++map) {
-      const PackedWeight& w = model_.weights_.matrices[static_cast<size_t>(op.weights[map])];
-      const auto tile_bytes = static_cast<int64_t>(w.view().tile_bytes);
-      const auto cut = [&](int64_t at) { return std::clamp<int64_t>((at - before + tile_bytes - 1) / tile_bytes, 0, w.tiles()); };
-      linear_part(op, map, cut(low), cut(high));
-      before += static_cast<int64_t>(w.nbytes());
-    }
+  for (int thread = 0; thread < pool_.size(); ++thread) {
+    const auto t = static_cast<size_t>(thread);
+    tile_shares_.set(thread, op.parts[t], op.parts[t + 1]);
+  }
+  spread(op, [&](int thread) {
+    for (Range tiles = tile_shares_.take(thread); tiles.begin < tiles.end; tiles = tile_shares_.take(thread))
+      linear_tiles(op, tiles, thread);
   });
   if (!adapted_) return;
   for (size_t map = 0; map < op.weights.size(); ++map) add_adapters(op, map);
 }
 
-void Executor::linear_part(const Operation& op, size_t map, int64_t tile_begin, int64_t tile_end) {
-  if (tile_begin >= tile_end) return;
+void Executor::linear_tiles(const Operation& op, Range tiles, int thread) {
+  const uint8_t* const next = read_after(op, tiles, thread);
+  int64_t before = 0;  // tiles of the maps up to this one
+  for (size_t map = 0; map < op.weights.size(); ++map) {
+    const int64_t count = model_.weights_.matrices[static_cast<size_t>(op.weights[map])].tiles();
+    const Range part{std::clamp<int64_t>(tiles.begin - before, 0, count), std::clamp<int64_t>(tiles.end - before, 0, count)};
+    if (part.begin < part.end) linear_part(op, map, part, next);
+    before += count;
+  }
+}
+
+Executor::TileBytes Executor::tile_bytes(const Operation& op, int64_t tile) const {
+  for (const int32_t id : op.weights) {
+    const PackedWeight& w = model_.weights_.matrices[static_cast<size_t>(id)];
+    if (tile < w.tiles()) return {w.view().data + static_cast<size_t>(tile) * w.view().tile_bytes, w.view().tile_bytes};
+    tile -= w.tiles();
+  }
+  return {nullptr, 0};
+}
+
+const uint8_t* Executor::read_after(const Operation& op, Range tiles, int thread) const {
+  const auto t = static_cast<size_t>(thread);
+  if (tiles.begin >= op.parts[t] && tiles.end < op.parts[t + 1]) return tile_bytes(op, tiles.end).data;
+  const Operation* next = next_linear(op);
+  return next == nullptr ? nullptr : tile_bytes(*next, next->parts[t]).data;
+}
+
+void Executor::linear_part(const Operation& op, size_t map, Range tiles, const uint8_t* next) {
   const PackedWeight& w = model_.weights_.matrices[static_cast<size_t>(op.weights[map])];
   const Buffer &x = at(op.reads[0]), &y = at(op.writes[map]);
   LinearJob job{};
   job.weight = w.view();
-  job.tile_begin = tile_begin;
-  job.tile_end = tile_end;
+  job.tile_begin = tiles.begin;
+  job.tile_end = tiles.end;
+  job.next = next;
   job.rows = rows_of(x);
   job.x = x.f32;
   job.x_stride = x.width;
@@ -45,7 +64,7 @@ void Executor::linear_part(const Operation& op, size_t map, int64_t tile_begin, 
   if (op.biases[map] != kNone) job.bias = model_.weights_.vectors[static_cast<size_t>(op.biases[map])].data();
   if (op.residuals[map] != kNone) {
     job.accumulate = true;
-    const int64_t begin = tile_begin * kTileRows, end = std::min(tile_end * kTileRows, w.rows());
+    const int64_t begin = tiles.begin * kTileRows, end = std::min(tiles.end * kTileRows, w.rows());
     const Buffer& residual = at(op.residuals[map]);
     if (residual.f32 != y.f32)
       for (int64_t row = 0; row < job.rows; ++row)
@@ -71,22 +90,14 @@ void Executor::add_adapters(const Operation& op, size_t map) {
   }
 }
 
-namespace {
-
-// A few gathered rows with what a linear map of any type reads.
-struct Gathered {
-  std::vector<float> x;
-  std::vector<ActivationBlock> xq;
-};
-
-void quantize_rows(const LinearKernels& kernels, Gathered& rows, int64_t width, int64_t count) {
-  const int64_t blocks = activation_blocks(width);
-  rows.xq.resize(static_cast<size_t>(count * blocks));
-  for (int64_t row = 0; row < count; ++row)
-    kernels.quantize_row(rows.x.data() + row * width, width, rows.xq.data() + row * blocks);
-}
-
-LinearJob whole_map(const PackedWeight& w, const Gathered& in, int64_t count, float* y) {
+void Executor::multiply(const PackedWeight& w, GatheredRows& in, float* y) {
+  const auto count = static_cast<int64_t>(in.x.size()) / w.cols();
+  if (!is_float(w.type()) && in.xq.empty()) {
+    const int64_t blocks = activation_blocks(w.cols());
+    in.xq.resize(static_cast<size_t>(count * blocks));
+    for (int64_t row = 0; row < count; ++row)
+      linear_.quantize_row(in.x.data() + row * w.cols(), w.cols(), in.xq.data() + row * blocks);
+  }
   LinearJob job{};
   job.weight = w.view();
   job.rows = count;
@@ -95,36 +106,26 @@ LinearJob whole_map(const PackedWeight& w, const Gathered& in, int64_t count, fl
   job.xq = in.xq.data();
   job.y = y;
   job.y_stride = w.rows();
-  return job;
+  pool_.run([&](int thread) {
+    const Range tiles = partition(w.tiles(), 1, thread, pool_.size());
+    LinearJob part = job;
+    part.tile_begin = tiles.begin, part.tile_end = tiles.end;
+    if (tiles.begin < tiles.end) linear_.linear(part);
+  });
 }
-
-}  // namespace
 
 // y[row] += scale * B (A x[row]) for the rows of one adapter; a row's term does not depend on which rows are with it.
 void Executor::add_adapter(const Operation& op, size_t map, const LowRankAdapter& adapter, const LowRankPair& pair,
                            const std::vector<int64_t>& rows) {
   const Buffer &x = at(op.reads[0]), &y = at(op.writes[map]);
-  const auto count = static_cast<int64_t>(rows.size());
-  const auto spread = [&](const LinearJob& job, const PackedWeight& w) {
-    pool_.run([&](int thread) {
-      const Range tiles = partition(w.tiles(), 1, thread, pool_.size());
-      LinearJob part = job;
-      part.tile_begin = tiles.begin, part.tile_end = tiles.end;
-      if (tiles.begin < tiles.end) linear_.linear(part);
-    });
-  };
-
-  Gathered in;
+  GatheredRows in, inner;
   for (const int64_t row : rows) in.x.insert(in.x.end(), x.row(row), x.row(row) + x.width);
-  if (!is_float(pair.a.type())) quantize_rows(linear_, in, x.width, count);
-  Gathered inner;
-  inner.x.resize(static_cast<size_t>(count * pair.a.rows()));
-  spread(whole_map(pair.a, in, count, inner.x.data()), pair.a);
-  if (!is_float(pair.b.type())) quantize_rows(linear_, inner, pair.a.rows(), count);
-  std::vector<float> delta(static_cast<size_t>(count * y.width));
-  spread(whole_map(pair.b, inner, count, delta.data()), pair.b);
-  for (int64_t i = 0; i < count; ++i)
-    row_.add_scaled(delta.data() + i * y.width, adapter.scale, y.width, y.row(rows[static_cast<size_t>(i)]));
+  inner.x.resize(rows.size() * static_cast<size_t>(pair.a.rows()));
+  multiply(pair.a, in, inner.x.data());
+  std::vector<float> delta(rows.size() * static_cast<size_t>(y.width));
+  multiply(pair.b, inner, delta.data());
+  for (size_t i = 0; i < rows.size(); ++i)
+    row_.add_scaled(delta.data() + static_cast<int64_t>(i) * y.width, adapter.scale, y.width, y.row(rows[i]));
 }
 
 }  // namespace herd

@@ -1,14 +1,18 @@
 # Kernel sources, each compiled once per instruction set in a namespace of its own (see native/isa.h).
+set(HERD_NATIVE_DIR ${CMAKE_CURRENT_LIST_DIR})
 set(HERD_KERNEL_SOURCES
-  native/kernels/attention_kernel.cc
-  native/kernels/linear_kernel.cc
-  native/kernels/quantize_kernel.cc
-  native/kernels/row_kernel.cc
-  native/kernels/sampling_kernel.cc
+  attention_kernel.cc
+  linear_kernel.cc
+  machine_limits_kernel.cc
+  quantize_kernel.cc
+  row_kernel.cc
+  sampling_kernel.cc
 )
+list(TRANSFORM HERD_KERNEL_SOURCES PREPEND ${HERD_NATIVE_DIR}/kernels/)
+list(APPEND HERD_KERNEL_SOURCES ${HERD_NATIVE_DIR}/quantizers/quantize_rows_kernel.cc)
 
 # Contraction is off: a fused multiply-add is written where it is meant, so that bits do not depend on inlining.
-set(HERD_NATIVE_FLAGS -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra)
+set(HERD_NATIVE_FLAGS ${HERD_OPTIMIZE} -ffp-contract=off -fno-math-errno -fno-trapping-math -Wall -Wextra)
 
 set(HERD_ISAS portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
@@ -27,12 +31,12 @@ set(HERD_FLAGS_neon -march=armv8.2-a+dotprod+fp16)
 function(herd_add_kernels target)
   foreach(isa IN LISTS HERD_ISAS)
     add_library(${target}_${isa} OBJECT ${HERD_KERNEL_SOURCES})
-    target_include_directories(${target}_${isa} PRIVATE native)
+    target_include_directories(${target}_${isa} PRIVATE ${HERD_NATIVE_DIR})
     target_compile_definitions(${target}_${isa} PRIVATE HERD_ISA_NS=${isa})
-    target_compile_options(${target}_${isa} PRIVATE ${HERD_NATIVE_FLAGS} ${HERD_FLAGS_${isa}})
+    target_compile_options(${target}_${isa} PRIVATE ${HERD_NATIVE_FLAGS} ${HERD_SANITIZE_CORE_FLAGS} ${HERD_FLAGS_${isa}})
     set_target_properties(${target}_${isa} PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden)
-    target_sources(${target} PRIVATE $<TARGET_OBJECTS:${target}_${isa}>)
+    target_sources(${target} INTERFACE $<TARGET_OBJECTS:${target}_${isa}>)
     string(TOUPPER ${isa} upper)
-    target_compile_definitions(${target} PRIVATE HERD_HAVE_${upper})
+    target_compile_definitions(${target} PUBLIC HERD_HAVE_${upper})
   endforeach()
 endfunction()

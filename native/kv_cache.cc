@@ -2,6 +2,8 @@
 
 #include <stdexcept>
 
+#include "weight_memory.h"
+
 namespace herd {
 namespace {
 
@@ -26,12 +28,12 @@ void check_kv_shape(const KVShape& shape) {
 }
 
 KVCache::KVCache(const KVShape& shape, int64_t num_blocks)
-    : shape_(shape), num_blocks_(num_blocks), memory_(checked_bytes(shape, num_blocks)) {}
+    : shape_(shape), num_blocks_(num_blocks), memory_(WeightMemory().take(checked_bytes(shape, num_blocks))) {}
 
 HeadCache KVCache::head(int64_t layer, int64_t kv_head) const {
   const size_t keys = static_cast<size_t>(layer * shape_.kv_heads + kv_head) * shape_.head_bytes();
   const size_t values = keys + static_cast<size_t>(kBlockLen * shape_.head_dim) * shape_.element_bytes();
-  return {memory_.data(), shape_.block_bytes(), keys, values, shape_.half};
+  return {data(), shape_.block_bytes(), keys, values, shape_.half};
 }
 
 }  // namespace herd

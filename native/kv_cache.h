@@ -4,9 +4,10 @@
 // In a block, for each layer and KV head: keys [head_dim][16 positions], then values [16 positions][padded_dim].
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 
-#include "arena.h"
 #include "attention.h"
 
 namespace herd {
@@ -35,12 +36,14 @@ class KVCache {
   const KVShape& shape() const { return shape_; }
   int64_t num_blocks() const { return num_blocks_; }
   HeadCache head(int64_t layer, int64_t kv_head) const;
-  std::byte* block(int64_t id) const { return memory_.data() + static_cast<size_t>(id) * shape_.block_bytes(); }
+  std::byte* block(int64_t id) const { return data() + static_cast<size_t>(id) * shape_.block_bytes(); }
 
  private:
+  std::byte* data() const { return reinterpret_cast<std::byte*>(memory_.get()); }
+
   KVShape shape_;
   int64_t num_blocks_;
-  Arena memory_;
+  std::shared_ptr<uint8_t> memory_;
 };
 
 }  // namespace herd

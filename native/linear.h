@@ -1,7 +1,8 @@
 // y = x W^T for packed weights: the one door to matrix-vector and matrix-matrix kernels.
 //
-// Invariant: each y[t][n] has one float32 accumulator, filled block by block with k ascending, by the same sequence of
-// float operations whatever the number of rows, the range of tiles or the thread. Then + bias, then + residual.
+// Invariant: each y[t][n] has two float32 accumulators (one for float weights), filled block by block with k ascending, by
+// the same sequence of float operations whatever the number of rows, the range of tiles or the thread. They are added
+// together; then + bias, then + residual. (kernels/linear_step.h says what is in each.)
 // Hence y[t][n] depends on row t of x, row n of W and the instruction set alone, bit for bit.
 #pragma once
 
@@ -21,12 +22,13 @@ struct alignas(32) ActivationBlock {
   int8_t coarse[32];  // -127..127
   // absmax / 16256; 0 if absmax < 2^-112, so that 16256 / absmax is finite; NaN if any x is NaN or infinite.
   float scale;
-  int32_t half_sum[2];  // sum of 128 * coarse + fine over the first and the last 16
-  int32_t sum;
-  float scaled_half_sum[2];  // scale * half_sum
-  float scaled_sum;          // scale * sum
-  int32_t is_fine;           // 0 or 1
-  int8_t fine[32];           // -64..63
+  float coarse_scale;        // 128 * scale
+  float scaled_half_sum[2];  // scale times the sum of 128 * coarse + fine over the first and the last 16
+  float scaled_sum;          // over all 32
+  int32_t fine_mask;         // all bits of a fine block, none of a coarse one
+  int32_t coarse_bias;       // -128 times the sum of `coarse`, for sets whose signed weights are 128 too large
+  int32_t fine_bias;         // the same of `fine`
+  int8_t fine[32];  // -64..63
 };
 static_assert(sizeof(ActivationBlock) == 96);
 
@@ -41,7 +43,8 @@ struct LinearJob {
   PackedView weight;
   int64_t tile_begin;
   int64_t tile_end;
-  int64_t rows;  // T
+  const uint8_t* next;  // weights that this thread reads after these, fetched while the last tiles are computed; or null
+  int64_t rows;         // T
   // Exactly one is used: `x` for float weights (is_float), `xq` for all others.
   const float* x;             // [T, K]
   int64_t x_stride;           // floats between rows of x

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <utility>
 
@@ -9,7 +10,7 @@
 namespace herd {
 namespace {
 
-void check_shape(const ModelShape& s, const Limits& limits, size_t num_frequencies) {
+void check_shape(const ModelShape& s, const Limits& limits, const std::vector<RotaryTable>& tables) {
   constexpr int64_t kMost = int64_t{1} << 24;
   for (const int64_t size : {s.layers, s.heads, s.kv_heads, s.head_dim, s.vocab_size, limits.max_context, limits.max_seqs,
                              limits.max_batch_tokens, limits.max_logit_rows})
@@ -18,30 +19,44 @@ void check_shape(const ModelShape& s, const Limits& limits, size_t num_frequenci
   if (s.heads * s.head_dim > kMost) throw std::invalid_argument("heads * head_dim must be at most 2^24");
   if (s.rotary_dim < 0 || s.rotary_dim > s.head_dim || s.rotary_dim % 2 != 0)
     throw std::invalid_argument("rotary_dim must be even and at most head_dim");
-  if (num_frequencies != static_cast<size_t>(s.rotary_dim / 2))
-    throw std::invalid_argument("there must be rotary_dim / 2 inverse frequencies");
+  for (const RotaryTable& table : tables)
+    if (table.inverse_frequencies.size() != static_cast<size_t>(s.rotary_dim / 2))
+      throw std::invalid_argument("there must be rotary_dim / 2 inverse frequencies");
+  if (!(std::isfinite(s.attention_scale) && s.attention_softcap >= 0 && std::isfinite(s.attention_softcap)))
+    throw std::invalid_argument("the scale and the cap of attention scores must be finite");
 }
 
-const ModelShape& checked(const ModelShape& shape, const Limits& limits, size_t num_frequencies) {
-  check_shape(shape, limits, num_frequencies);
+ModelShape checked(ModelShape shape, const Limits& limits, const std::vector<RotaryTable>& tables) {
+  check_shape(shape, limits, tables);
+  shape.rotary_tables = static_cast<int64_t>(tables.size());
   return shape;
 }
 
 }  // namespace
 
 Model::Model(std::shared_ptr<ThreadPool> pool, Isa isa, const ModelShape& shape, const Limits& limits, bool kv_half,
-             int64_t num_blocks, std::vector<double> inverse_frequencies, double rope_scale)
+             int64_t num_blocks, std::vector<RotaryTable> rotary_tables, std::vector<float> alibi_slopes)
     : pool_(std::move(pool)),
       isa_(isa),
-      shape_(checked(shape, limits, inverse_frequencies.size())),
+      shape_(checked(shape, limits, rotary_tables)),
       limits_(limits),
       cache_({shape.layers, shape.kv_heads, shape.head_dim, kv_half}, num_blocks),
-      inverse_frequencies_(std::move(inverse_frequencies)),
-      rope_scale_(rope_scale),
-      row_samplers_(static_cast<size_t>(pool_->size()), RowSampler(sampling_kernels(isa), shape.vocab_size)) {}
+      rotary_tables_(std::move(rotary_tables)),
+      alibi_slopes_(std::move(alibi_slopes)),
+      cut_records_(cut_records_floats(shape, limits.max_context, pool_->size()) * sizeof(float)),
+      row_samplers_(static_cast<size_t>(pool_->size()), RowSampler(sampling_kernels(isa), shape.vocab_size)) {
+  if (!alibi_slopes_.empty() && alibi_slopes_.size() != static_cast<size_t>(shape.heads))
+    throw std::invalid_argument("there must be one slope a head, or none");
+}
+
+size_t Model::cut_records_bytes(const ModelShape& shape, const Limits& limits, int threads) {
+  check_shape(shape, limits, {});
+  if (threads < 1 || threads > kMostThreads) throw std::invalid_argument("threads must be from 1 to 1024");
+  return cut_records_floats(shape, limits.max_context, threads) * sizeof(float);
+}
 
 PackedWeight Model::pack(BlockType type, int64_t rows, int64_t cols, const uint8_t* file_rows, size_t stride) {
-  PackedWeight weight(type, rows, cols);
+  PackedWeight weight(type, rows, cols, weight_memory_);
   pool_->run([&](int thread) {
     const Range tiles = partition(weight.tiles(), 1, thread, pool_->size());
     weight.pack_tiles(file_rows, stride, tiles.begin, tiles.end);
@@ -61,6 +76,7 @@ int32_t Model::add_vector(std::vector<float> values) {
 
 int32_t Model::add_program(Program program) {
   program.complete(shape_, weights_);
+  program.divide(weights_, pool_->size());
   const size_t bytes = program.arena_bytes(limits_.max_batch_tokens, limits_.max_logit_rows);
   if (bytes > arena_bytes_) {
     arena_ = Arena(bytes);

@@ -19,11 +19,21 @@
 
 namespace herd {
 
+// How a layer's queries and keys turn: rotary_dim / 2 radians per position; cosines and sines are multiplied by `scale`.
+struct RotaryTable {
+  std::vector<double> inverse_frequencies;
+  double scale;
+};
+
 class Model {
  public:
-  // `inverse_frequencies` has rotary_dim / 2 radians per position; cosines and sines are multiplied by `rope_scale`.
+  // `rotary_tables` by the numbers that operations give; `alibi_slopes` one a head, or empty.
   Model(std::shared_ptr<ThreadPool> pool, Isa isa, const ModelShape& shape, const Limits& limits, bool kv_half,
-        int64_t num_blocks, std::vector<double> inverse_frequencies, double rope_scale);
+        int64_t num_blocks, std::vector<RotaryTable> rotary_tables, std::vector<float> alibi_slopes = {});
+
+  // Memory for attention units that threads share (see executor.h); what is never needed is never touched.
+  // Throws std::invalid_argument for sizes that the constructor refuses.
+  static size_t cut_records_bytes(const ModelShape& shape, const Limits& limits, int threads);
 
   // Each returns the id by which operations name it.
   int32_t add_matrix(PackedWeight weight);
@@ -55,6 +65,8 @@ class Model {
     return reinterpret_cast<float*>(scratch_.data()) + static_cast<size_t>(thread) * scratch_floats_;
   }
 
+  float* cut_records() const { return reinterpret_cast<float*>(cut_records_.data()); }
+
   struct Loaded {
     Program program;
     std::vector<Buffer> buffers;
@@ -65,8 +77,9 @@ class Model {
   ModelShape shape_;
   Limits limits_;
   KVCache cache_;
-  std::vector<double> inverse_frequencies_;
-  double rope_scale_;
+  std::vector<RotaryTable> rotary_tables_;
+  std::vector<float> alibi_slopes_;
+  WeightMemory weight_memory_;
   Weights weights_;
   std::vector<LowRankAdapter> adapters_;
   std::vector<Loaded> programs_;
@@ -74,6 +87,7 @@ class Model {
   size_t arena_bytes_ = 0;
   Arena scratch_;  // of each thread in turn
   size_t scratch_floats_ = 0;
+  Arena cut_records_;  // cut_records_bytes
 
   std::vector<RowSampler> row_samplers_;  // one a thread
 

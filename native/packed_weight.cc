@@ -91,7 +91,35 @@ void put_scales(const TileLayout& layout, const FileBlock& block, int64_t r, uin
     for (int i = 0; i < n; ++i) scales[16 * (n + i) + r] = block.min[i];
 }
 
+// Whether a row's nibbles lie in the file as in a step: byte i of 16 holds codes i and i + 16, as byte i % 4 of vector
+// i / 4 does. Then a block's bytes are moved, not taken apart.
+bool keeps_nibbles(BlockType type) {
+  return type == BlockType::q4_0 || type == BlockType::q4_1 || type == BlockType::iq4_nl || type == BlockType::mxfp4;
+}
+
+void pack_nibble_row(const PackedView& view, const uint8_t* row, int64_t r, uint8_t* tile) {
+  const TileLayout layout = tile_layout(view.type);
+  const BlockShape shape = block_shape(view.type);
+  const int64_t header = shape.bytes - 16;  // of scales, before the nibbles
+  const int64_t record = layout.record_bytes(), step = layout.step_bytes();
+  const int64_t scale = layout.scales == ScaleKind::exponent ? 1 : 2;
+  uint8_t* codes = tile + r * 4;
+  uint8_t* scales = tile + view.scales_offset + r * scale;
+  for (const uint8_t* block = row; block < row + view.cols / kStep * shape.bytes; block += shape.bytes) {
+    for (int v = 0; v < 4; ++v) std::memcpy(codes + v * kGroupBytes, block + header + 4 * v, 4);
+    if (scale == 1) {
+      *scales = *block;
+    } else {
+      std::memcpy(scales, block, 2);
+      if (layout.has_offset) std::memcpy(scales + 2 * kTileRows, block + 2, 2);
+    }
+    codes += step;
+    scales += record;
+  }
+}
+
 void pack_row(const PackedView& view, const uint8_t* row, int64_t r, uint8_t* tile) {
+  if (keeps_nibbles(view.type)) return pack_nibble_row(view, row, r, tile);
   const TileLayout layout = tile_layout(view.type);
   const BlockShape shape = block_shape(view.type);
   const int64_t steps = shape.values / kStep;
@@ -114,10 +142,14 @@ void pack_float_row(const PackedView& view, const uint8_t* row, int64_t r, uint8
 
 }  // namespace
 
-void PackedWeight::Free::operator()(uint8_t* p) const { ::operator delete[](p, std::align_val_t{kAlignment}); }
-
 PackedWeight::PackedWeight(BlockType type, int64_t rows, int64_t cols) : view_(make_view(type, rows, cols)) {
-  data_.reset(static_cast<uint8_t*>(::operator new[](nbytes(), std::align_val_t{kAlignment})));
+  data_.reset(static_cast<uint8_t*>(::operator new[](nbytes(), std::align_val_t{kAlignment})),
+              [](uint8_t* p) { ::operator delete[](p, std::align_val_t{kAlignment}); });
+  view_.data = data_.get();
+}
+
+PackedWeight::PackedWeight(BlockType type, int64_t rows, int64_t cols, WeightMemory& memory)
+    : view_(make_view(type, rows, cols)), data_(memory.take(nbytes())) {
   view_.data = data_.get();
 }
 
@@ -145,7 +177,8 @@ void PackedWeight::pack_tiles(const uint8_t* file_rows, size_t stride, int64_t b
 }
 
 size_t PackedWeight::packed_bytes(BlockType type, int64_t rows, int64_t cols) {
-  return make_view(type, rows, cols).tile_bytes * static_cast<size_t>((rows + kTileRows - 1) / kTileRows);
+  const PackedView view = make_view(type, rows, cols);  // throws before a sum with `rows` could overflow
+  return view.tile_bytes * static_cast<size_t>((rows + kTileRows - 1) / kTileRows);
 }
 
 }  // namespace herd

@@ -2,7 +2,7 @@
 //
 // A tile is 16 consecutive rows (the last one is padded with zero blocks). Inside a tile k ascends in steps of 32
 // (of 1 for float types), and one step's codes are groups of 4 k: 16 rows x 4 bytes = 64 bytes, one vector of byte dot
-// products. Codes of fewer bits share those 64 bytes (kernels/formats.h reads them, packing.cc writes them):
+// products. Codes of fewer bits share those 64 bytes (kernels/step_weights.h reads them, packed_weight.cc writes them):
 //
 //   float   one k: 16 values of 2 or 4 bytes
 //   8 bits  vector g (0..7) holds group g
@@ -21,6 +21,7 @@
 #include <memory>
 
 #include "block_type.h"
+#include "weight_memory.h"
 
 namespace herd {
 
@@ -38,10 +39,11 @@ struct PackedView {
 
 class PackedWeight {
  public:
-  // Allocates; the contents are undefined until every tile has been packed.
+  // The contents are undefined until every tile has been packed. `memory`: where a model keeps its weights together.
   // Throws std::invalid_argument when a size is not positive or K does not end on a block's end, and
   // std::length_error when the size of the matrix does not fit 2^47 bytes.
   PackedWeight(BlockType type, int64_t rows, int64_t cols);
+  PackedWeight(BlockType type, int64_t rows, int64_t cols, WeightMemory& memory);
 
   // The whole matrix at once: `file_rows` holds `rows` rows of blocks, `stride` bytes apart.
   static PackedWeight pack(BlockType type, int64_t rows, int64_t cols, const uint8_t* file_rows, size_t stride);
@@ -63,11 +65,8 @@ class PackedWeight {
   static size_t packed_bytes(BlockType type, int64_t rows, int64_t cols);
 
  private:
-  struct Free {
-    void operator()(uint8_t* p) const;
-  };
   PackedView view_;
-  std::unique_ptr<uint8_t, Free> data_;
+  std::shared_ptr<uint8_t> data_;
 };
 
 }  // namespace herd

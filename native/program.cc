@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <stdexcept>
 #include <string_view>
 #include <utility>
@@ -9,13 +10,24 @@
 namespace herd {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, OpKind>, 9> kKinds = {{
+constexpr std::array<std::pair<std::string_view, OpKind>, kOpKinds - 1> kKinds = {{
     {"embed", OpKind::embed},
     {"rms_norm", OpKind::rms_norm},
+    {"layer_norm", OpKind::layer_norm},
+    {"head_norm", OpKind::head_norm},
     {"linear", OpKind::linear},
     {"store_kv", OpKind::store_kv},
     {"attention", OpKind::attention},
+    {"silu", OpKind::silu},
+    {"gelu", OpKind::gelu},
+    {"gelu_tanh", OpKind::gelu_tanh},
     {"silu_mul", OpKind::silu_mul},
+    {"gelu_mul", OpKind::gelu_mul},
+    {"gelu_tanh_mul", OpKind::gelu_tanh_mul},
+    {"experts", OpKind::experts},
+    {"scale", OpKind::scale},
+    {"clip", OpKind::clip},
+    {"softcap", OpKind::softcap},
     {"add", OpKind::add},
     {"keep", OpKind::keep},
     {"pick_rows", OpKind::pick_rows},
@@ -43,12 +55,24 @@ class Checker {
   void check(const Operation& op) const {
     switch (op.kind) {
       case OpKind::embed: return check_embed(op);
-      case OpKind::rms_norm: return check_norm(op);
+      case OpKind::rms_norm: return check_norm(op, at_width(op));
+      case OpKind::layer_norm: return check_layer_norm(op);
+      case OpKind::head_norm: return check_head_norm(op);
       case OpKind::linear: return check_linear(op);
       case OpKind::store_kv: return check_store(op);
       case OpKind::attention: return check_attention(op);
-      case OpKind::silu_mul: return check_rows(op, 2);
+      case OpKind::silu:
+      case OpKind::gelu:
+      case OpKind::gelu_tanh: return check_rows(op, 1);
+      case OpKind::silu_mul:
+      case OpKind::gelu_mul:
+      case OpKind::gelu_tanh_mul:
       case OpKind::add: return check_rows(op, 2);
+      case OpKind::experts: return check_experts(op);
+      case OpKind::scale:
+      case OpKind::clip:
+      case OpKind::softcap: return check_element_wise(op);
+      case OpKind::quantize: return require(false, "quantize is not an operation of a recorded program");
       case OpKind::keep: return check_keep(op);
       case OpKind::pick_rows:
         require(reads(op, 1) && writes(op, 1) && f32(op.reads[0]), "pick_rows: one f32 buffer in, one out");
@@ -98,9 +122,49 @@ class Checker {
     require(op.tap >= 0 && static_cast<size_t>(op.tap) < program_.operations.size(), "keep: the tap's number");
   }
 
-  void check_norm(const Operation& op) const {
+  int64_t at_width(const Operation& op) const {
+    require(writes(op, 1), "a norm writes one buffer");
+    return at(op.writes[0]).width;
+  }
+
+  void check_norm(const Operation& op, int64_t width) const {
     check_rows(op, 1);
-    require(op.weights.size() == 1 && vector_size(op.weights[0]) == at(op.writes[0]).width, "rms_norm: the weight's size");
+    require(op.weights.size() == 1 && vector_size(op.weights[0]) == width, "a norm: the weight's size");
+  }
+
+  void check_layer_norm(const Operation& op) const {
+    check_norm(op, at_width(op));
+    require(op.biases.size() == 1, "layer_norm: an entry for its bias");
+    if (op.biases[0] != kNone) require(vector_size(op.biases[0]) == at(op.writes[0]).width, "layer_norm: the bias's size");
+  }
+
+  void check_head_norm(const Operation& op) const {
+    check_norm(op, shape_.head_dim);
+    require(at(op.writes[0]).width % shape_.head_dim == 0, "head_norm: rows of whole heads");
+  }
+
+  void check_element_wise(const Operation& op) const {
+    check_rows(op, 1);
+    require(std::isfinite(op.value) && (op.kind == OpKind::scale || op.value > 0), "an element-wise operation: its value");
+  }
+
+  // Gate, up and down of each expert.
+  void check_experts(const Operation& op) const {
+    require(reads(op, 2) && writes(op, 1) && f32(op.reads[0]) && f32(op.reads[1]), "experts: rows and router logits in f32");
+    const BufferSpec &x = at(op.reads[0]), &router = at(op.reads[1]), &y = at(op.writes[0]);
+    require(!x.per_logit_row && !router.per_logit_row && !y.per_logit_row && y.f32 && !y.q8, "experts: from T rows to T rows in f32");
+    require(op.writes[0] != op.reads[0] && op.writes[0] != op.reads[1] && x.width == y.width, "experts: its result");
+    require(op.weights.size() == 3 * static_cast<size_t>(router.width), "experts: three maps for each router logit");
+    require(op.value >= 1.0f && op.value <= static_cast<float>(router.width), "experts: how many a row has");
+    for (size_t i = 0; i < op.weights.size(); i += 3) {
+      const PackedWeight &gate = matrix(op.weights[i]), &up = matrix(op.weights[i + 1]), &down = matrix(op.weights[i + 2]);
+      require(gate.cols() == x.width && up.cols() == x.width && gate.rows() == up.rows(), "experts: shapes of gate and up");
+      require(down.cols() == gate.rows() && down.rows() == x.width, "experts: the shape of down");
+    }
+  }
+
+  void check_rope(const Operation& op) const {
+    require(op.rope == kNone || (op.rope >= 0 && op.rope < shape_.rotary_tables), "an operation names angles that are not there");
   }
 
   void check_linear(const Operation& op) const {
@@ -124,6 +188,7 @@ class Checker {
 
   void check_store(const Operation& op) const {
     check_layer(op);
+    check_rope(op);
     require(reads(op, 2), "store_kv: keys and values");
     for (const int32_t id : op.reads)
       require(f32(id) && at(id).width == shape_.kv_heads * shape_.head_dim && !at(id).per_logit_row, "store_kv: the width");
@@ -131,6 +196,8 @@ class Checker {
 
   void check_attention(const Operation& op) const {
     check_layer(op);
+    check_rope(op);
+    require(op.window >= 0, "attention: a window has at least one position");
     check_rows(op, 1);
     require(at(op.reads[0]).width == shape_.heads * shape_.head_dim && !at(op.reads[0]).per_logit_row, "attention: the width");
     require(op.reads[0] != op.writes[0], "attention: queries are read while results are written");
@@ -140,6 +207,22 @@ class Checker {
   const ModelShape& shape_;
   const Weights& weights_;
 };
+
+// The tiles of all maps stand in one line, weighted by their bytes, and are cut into one part a thread.
+std::vector<int32_t> divide_tiles(const Operation& op, const Weights& weights, int threads) {
+  double total = 0;
+  for (const int32_t id : op.weights) total += static_cast<double>(weights.matrices[static_cast<size_t>(id)].nbytes());
+  std::vector<int32_t> parts{0};
+  int32_t tile = 0;
+  double before = 0;  // bytes of the tiles up to this one
+  for (const int32_t id : op.weights) {
+    const PackedWeight& w = weights.matrices[static_cast<size_t>(id)];
+    for (int64_t t = 0; t < w.tiles(); ++t, ++tile, before += static_cast<double>(w.view().tile_bytes))
+      while (before >= total / threads * static_cast<double>(parts.size())) parts.push_back(tile);
+  }
+  parts.resize(static_cast<size_t>(threads) + 1, tile);
+  return parts;
+}
 
 }  // namespace
 
@@ -153,11 +236,32 @@ void Program::complete(const ModelShape& shape, const Weights& weights) {
   const Checker checker(*this, shape, weights);
   for (const BufferSpec& buffer : buffers) require_buffer(buffer);
   for (const Operation& op : operations) checker.check(op);
-  for (const Operation& op : operations)
-    if (op.kind == OpKind::attention) buffers[static_cast<size_t>(op.writes[0])].f32 = true;
+  std::vector<Operation> completed;
+  for (Operation& op : operations) {
+    const int32_t result = op.kind == OpKind::attention ? op.writes[0] : kNone;
+    completed.push_back(std::move(op));
+    if (result == kNone) continue;
+    BufferSpec& buffer = buffers[static_cast<size_t>(result)];
+    buffer.f32 = true;
+    if (buffer.q8)
+      completed.push_back({.kind = OpKind::quantize, .reads = {result}, .writes = {result}, .weights = {}, .biases = {},
+                           .residuals = {}, .rope = kNone, .layer = kNone, .tap = kNone, .parts = {}});
+  }
+  operations = std::move(completed);
   require(output >= 0 && static_cast<size_t>(output) < buffers.size(), "the program's result is not a buffer");
   const BufferSpec& logits = buffers[static_cast<size_t>(output)];
   require(logits.f32 && logits.per_logit_row && logits.width == shape.vocab_size, "the program's result must be logits");
+}
+
+void Program::divide(const Weights& weights, int threads) {
+  int32_t next = kNone;
+  for (size_t i = operations.size(); i-- > 0;) {
+    Operation& op = operations[i];
+    op.next_linear = next;
+    if (op.kind != OpKind::linear) continue;
+    next = static_cast<int32_t>(i);
+    op.parts = divide_tiles(op, weights, threads);
+  }
 }
 
 int32_t Program::num_taps() const {

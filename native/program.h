@@ -12,7 +12,12 @@
 
 namespace herd {
 
-enum class OpKind { embed, rms_norm, linear, store_kv, attention, silu_mul, add, keep, pick_rows };
+// `quantize` is not recorded: `complete` puts it behind an attention whose result a quantised weight reads.
+enum class OpKind {
+  embed, rms_norm, layer_norm, head_norm, linear, store_kv, attention, quantize, silu, gelu, gelu_tanh, silu_mul, gelu_mul,
+  gelu_tanh_mul, experts, scale, clip, softcap, add, keep, pick_rows
+};
+constexpr int kOpKinds = static_cast<int>(OpKind::pick_rows) + 1;
 
 // Throws std::invalid_argument for a name that is not an operation.
 OpKind op_kind_from_name(const std::string& name);
@@ -29,12 +34,17 @@ constexpr int32_t kNone = -1;
 struct Operation {
   OpKind kind;
   std::vector<int32_t> reads, writes;  // buffers
-  std::vector<int32_t> weights;        // matrices of embed and linear; vectors of rms_norm
-  std::vector<int32_t> biases;         // linear: a vector for each weight, or kNone
+  std::vector<int32_t> weights;        // matrices of embed, linear and experts; vectors of norms
+  std::vector<int32_t> biases;         // linear, layer_norm: a vector for each weight, or kNone
   std::vector<int32_t> residuals;      // linear: a buffer for each weight, or kNone
-  bool rotated;
+  int32_t rope;  // store_kv, attention: a table of angles, or kNone
   int32_t layer;
   int32_t tap;
+  int32_t window = 0;   // attention: positions that a query sees; 0: all before it
+  float value = 0.0f;   // scale, clip, softcap; experts: how many a row has
+  // Filled in by Program::divide.
+  std::vector<int32_t> parts;   // linear: where each thread's part of the tiles of all maps begins, and where the last ends
+  int32_t next_linear = kNone;  // the next linear operation after this one, whose weights are fetched while threads wait
 };
 
 // Sizes of the model that operations are checked against.
@@ -46,6 +56,9 @@ struct ModelShape {
   int64_t rotary_dim;
   int64_t vocab_size;
   float norm_eps;
+  float attention_scale = 0.0f;    // of scores; 0: 1 / sqrt(head_dim)
+  float attention_softcap = 0.0f;  // 0: none
+  int64_t rotary_tables = 1;
 };
 
 // Where a buffer lies in the arena; null where it has no such form.
@@ -63,9 +76,12 @@ struct Program {
   std::vector<Operation> operations;
   int32_t output;
 
-  // Gives a form f32 to what attention writes, which heads of different threads finish together, and throws
+  // Splits an attention with a quantised result in two, since heads of different threads make one row together. Throws
   // std::invalid_argument unless every index and every width fits.
   void complete(const ModelShape& shape, const Weights& weights);
+
+  // Divides the tiles of linear operations among threads, by their bytes.
+  void divide(const Weights& weights, int threads);
 
   int32_t num_taps() const;
 

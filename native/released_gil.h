@@ -4,10 +4,6 @@
 #include <nanobind/nanobind.h>
 #include <unistd.h>
 
-#if defined(__GLIBCXX__)
-#include <cxxabi.h>
-#endif
-
 namespace herd {
 
 // When the interpreter ends, Python before 3.14 ends each thread that wants the GIL back with pthread_exit, which glibc
@@ -18,17 +14,13 @@ class ReleasedGil {
   ReleasedGil() : state_(PyEval_SaveThread()) {}
   ReleasedGil(const ReleasedGil&) = delete;
   ReleasedGil& operator=(const ReleasedGil&) = delete;
-#if defined(__GLIBCXX__)
   ~ReleasedGil() {
     try {
       PyEval_RestoreThread(state_);
-    } catch (const abi::__forced_unwind&) {
+    } catch (...) {  // nothing else is thrown here; naming glibc's type would bind a reference to null
       for (;;) pause();
     }
   }
-#else
-  ~ReleasedGil() { PyEval_RestoreThread(state_); }
-#endif
 
  private:
   PyThreadState* state_;

@@ -186,6 +186,7 @@ HERD_INLINE f32x16 to_f32(const i32x16& a) {
 //   i32x16 dot4(acc, u8x64 w, s8x64 x)      acc + the four products of each lane's bytes, exact for w <= 127
 //   i32x16 dot4_signed(acc, s8x64 w, s8x64 x)  the same for w biased by kSignedBias (see there), x in -127..127
 //   s8x64  lookup16(table, u8x64 codes)     table[code] for codes 0..15
+//   kHasByteProducts                        whether dot4 is a few instructions
 #if defined(__AVX512F__)
 #include "simd/avx512.h"
 #elif defined(__AVX2__)

@@ -6,6 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "float_environment.h"
+
 namespace herd {
 namespace {
 
@@ -29,7 +31,8 @@ inline void pause() {
 #endif
 }
 
-// Waits until `value` is no longer `old`: spins, then parks.
+}  // namespace
+
 int await_change(const std::atomic<int>& value, int old) {
   for (int i = 0; i < kSpins; ++i) {
     const int now = value.load(std::memory_order_acquire);
@@ -39,8 +42,6 @@ int await_change(const std::atomic<int>& value, int old) {
   value.wait(old, std::memory_order_acquire);
   return value.load(std::memory_order_acquire);
 }
-
-}  // namespace
 
 struct ThreadPool::Workers {
   static constexpr int kTaken = -1;
@@ -71,6 +72,7 @@ struct ThreadPool::Workers {
   }
 
   void work(int thread) {
+    const DefaultFloatEnvironment floats;
     for (int seen = 0;;) {
       const int now = await_change(epoch, seen);
       if (stopping.load(std::memory_order_acquire)) return;
@@ -110,8 +112,10 @@ struct ThreadPool::Workers {
     threads.clear();
   }
 
+  // Sequentially consistent, so that whoever parks is woken: libstdc++'s notify looks for waiters with a load of its own, which
+  // on x86 may otherwise come before the store is seen, and a waiter that comes between the two sleeps on the old value.
   void wake(int next) {
-    epoch.store(next, std::memory_order_release);
+    epoch.store(next, std::memory_order_seq_cst);
     epoch.notify_all();
   }
 
@@ -119,7 +123,7 @@ struct ThreadPool::Workers {
 };
 
 ThreadPool::ThreadPool(int threads) : threads_(threads) {
-  if (threads < 1 || threads > 1024) throw std::invalid_argument("threads must be from 1 to 1024");
+  if (threads < 1 || threads > kMostThreads) throw std::invalid_argument("threads must be from 1 to 1024");
   watch_forks();
 }
 

@@ -21,6 +21,8 @@
 
 namespace herd {
 
+constexpr int kMostThreads = 1024;
+
 class ThreadPool {
  public:
   // `threads` counts the caller. Workers start at the first run() and again after a fork, whose child has none.
@@ -52,6 +54,9 @@ class ThreadPool {
   std::mutex turn_;
   std::unique_ptr<Workers> workers_;
 };
+
+// Waits until `value` is no longer `old`: spins, then parks until notified. Returns the new value.
+int await_change(const std::atomic<int>& value, int old);
 
 // The part of [0, count) that `thread` of `threads` does: contiguous, in multiples of `grain`, sizes within one grain.
 struct Range {

@@ -9,13 +9,14 @@ extern const RowKernels row_kernels;
 
 namespace {
 
-// Queries that share each load of a key or value, and vectors of keys or values held at once: 4 x 4 accumulators fill
-// half of AVX-512's 32 registers, 4 x 1 of two registers each fill half of AVX2's 16.
-constexpr int kQueryGroup = 4;
+// Vectors of keys or values held at once: with 4 queries, 4 x 4 accumulators fill half of AVX-512's 32 registers, 4 x 1
+// of two registers each half of AVX2's 16.
 constexpr int kVectorGroup = kParts == 1 ? 4 : 1;
 
 // Converting a tile to float32 pays when more groups of queries than this read it.
-constexpr int64_t kGroupsWorthConverting = 2;
+constexpr int64_t kGroupsWorthConverting = 4;
+
+constexpr size_t kCacheLine = 64;
 
 HERD_INLINE f32x16 load_values(const float* from) { return load(from); }
 HERD_INLINE f32x16 load_values(const uint16_t* from) { return load_f16(from); }
@@ -26,26 +27,36 @@ struct Tile {
   const Element* values[kTileBlocks];  // [16][padded_dim] each
 };
 
-// Running softmax of each query.
-struct Queries {
-  const float* q;  // [n][head_dim], rotated and scaled
-  float* out;      // [n][padded_dim], not yet divided by sum
-  float* max;
-  float* sum;
-};
+// Whatever is computed from one place of a tile asks  for as many bytes of the next one, keys for keys and values for
+// values: asked for all at once they would wait for each other, and memory would have nothing to do in between (94 MB of
+// halves on two Emerald Rapids cores: 3.7 ms with all beside the keys, 2.8 so, 4.1 without).
+template <int kVectors, class Element>
+HERD_INLINE void fetch(const Element* next) {
+  constexpr size_t kBytes = kVectors * kLanes * sizeof(Element);
+  constexpr int kSecondLevel = 2;
+  _Pragma("GCC unroll 4") for (size_t at = 0; at < kBytes; at += kCacheLine)
+    __builtin_prefetch(reinterpret_cast<const std::byte*>(next) + at, 0, kSecondLevel);
+}
 
-template <int N, class Element>
-HERD_INLINE void tile_scores(const float* q, int64_t head_dim, const Tile<Element>& tile, float (*scores)[kTileLen]) {
+template <int N, bool kFetch, class Element>
+HERD_INLINE void tile_scores(const float* q, int64_t head_dim, const Tile<Element>& tile, const Tile<Element>* next,
+                             float (*scores)[kTileLen]) {
   for (int block = 0; block < kTileBlocks; block += kVectorGroup) {
     f32x16 sums[N][kVectorGroup];
     for (auto& row : sums)
       for (auto& sum : row) sum = splat(0.0f);
-    for (int64_t d = 0; d < head_dim; ++d) {
-      f32x16 keys[kVectorGroup];
-      for (int v = 0; v < kVectorGroup; ++v) keys[v] = load_values(tile.keys[block + v] + d * kBlockLen);
-      for (int i = 0; i < N; ++i) {
-        const f32x16 query = splat(q[i * head_dim + d]);
-        for (int v = 0; v < kVectorGroup; ++v) sums[i][v] = fma(query, keys[v], sums[i][v]);
+    // Each part asks for the keys of one of the next tile's blocks, in order.
+    _Pragma("GCC unroll 4") for (int part = 0; part < kVectorGroup; ++part) {
+      const Element* fetched = kFetch ? next->keys[block + part] : nullptr;
+      const int64_t end = head_dim * (part + 1) / kVectorGroup;
+      for (int64_t d = head_dim * part / kVectorGroup; d < end; ++d) {
+        if constexpr (kFetch) fetch<kVectorGroup>(fetched), fetched += kVectorGroup * kLanes;
+        f32x16 keys[kVectorGroup];
+        for (int v = 0; v < kVectorGroup; ++v) keys[v] = load_values(tile.keys[block + v] + d * kBlockLen);
+        for (int i = 0; i < N; ++i) {
+          const f32x16 query = splat(q[i * head_dim + d]);
+          for (int v = 0; v < kVectorGroup; ++v) sums[i][v] = fma(query, keys[v], sums[i][v]);
+        }
       }
     }
     for (int i = 0; i < N; ++i)
@@ -53,176 +64,302 @@ HERD_INLINE void tile_scores(const float* q, int64_t head_dim, const Tile<Elemen
   }
 }
 
-// Scores of the first n positions become weights e^(score - max), the others 0. Returns what earlier sums are scaled by.
-HERD_INLINE float tile_weights(float* scores, int64_t n, float& max, float& sum) {
+// Scores of the first n >= 1 positions become weights 2^(score - max); those of the others are as good as 0.
+HERD_INLINE void tile_weights(float* scores, int64_t n, float* sum, float* max) {
   f32x16 parts[kTileBlocks];
-  f32x16 highest = splat(max);
-  for (int block = 0; block < kTileBlocks; ++block) {
-    const int64_t left = n - block * kBlockLen;
-    const i32x16 seen = first_lanes(static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left));
-    parts[block] = select(seen, load(scores + block * kBlockLen), splat(-__builtin_inff()));
-    highest = herd::HERD_ISA_NS::max(parts[block], highest);
+  for (int block = 0; block < kTileBlocks; ++block) parts[block] = load(scores + block * kBlockLen);
+  if (n < kTileLen) {
+    for (int block = 0; block < kTileBlocks; ++block) {
+      const int64_t left = n - block * kBlockLen;
+      const i32x16 seen = first_lanes(static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left));
+      parts[block] = select(seen, parts[block], splat(-__builtin_inff()));
+    }
   }
-  const float new_max = reduce_max(highest);
-  const f32x16 shift = splat(new_max);
+  f32x16 highest = parts[0];
+  for (int block = 1; block < kTileBlocks; ++block) highest = herd::HERD_ISA_NS::max(parts[block], highest);
+  const f32x16 shift = splat(reduce_max(highest));
   f32x16 total = splat(0.0f);
   for (int block = 0; block < kTileBlocks; ++block) {
-    const f32x16 weights = exp(parts[block] - shift);
+    const f32x16 weights = exp2_of_negative(parts[block] - shift);
     store(scores + block * kBlockLen, weights);
     total = total + weights;
   }
-  float scale[kLanes];
-  store(scale, exp(splat(max) - shift));
-  max = new_max;
-  sum = sum * scale[0] + reduce_sum(total);
-  return scale[0];
+  store(sum, total);
+  store(max, shift);
 }
 
-// out[i] = out[i] * scales[i] + weights[i][p] * value[p] over positions [begin, end) of the tile, ascending.
-template <int N, int V, class Element>
-HERD_INLINE void add_columns(const Tile<Element>& tile, int64_t begin, int64_t end, int64_t width, int64_t column,
-                             const float (*weights)[kTileLen], const float* scales, float* out) {
+constexpr float kLog2E = 1.44269504088896341f;
+
+// The highest score of a query that has seen nothing: finite, so that two of them have a difference.
+constexpr float kLowest = -3.0e38f;
+
+// A query under the job's rules; positions count from the tile's first.
+struct RuledQuery {
+  int64_t own;    // its own position; may lie past the tile
+  int64_t begin;  // the first that it sees; may lie past the tile, or before it
+  float slope;    // of its head
+};
+
+// Scores of one query as the rules have them; what lies before the window is not seen.
+HERD_INLINE void apply_rules(const ScoreRules& rules, const RuledQuery& query, float* scores) {
+  const f32x16 cap = splat(rules.softcap * kLog2E), slope = splat(query.slope * kLog2E);
+  for (int64_t at = 0; at < kTileLen; at += kLanes) {
+    f32x16 score = load(scores + at);
+    if (rules.softcap > 0) score = cap * tanh(score / cap);
+    if (rules.slopes != nullptr) {
+      float distances[kLanes];
+      for (int64_t lane = 0; lane < kLanes; ++lane) distances[lane] = static_cast<float>(query.own - at - lane);
+      score = score - slope * load(distances);
+    }
+    if (at < query.begin) {
+      const int64_t before = query.begin - at;
+      score = select(first_lanes(static_cast<int>(before < kLanes ? before : kLanes)), splat(-__builtin_inff()), score);
+    }
+    store(scores + at, score);
+  }
+}
+
+// What tile_weights leaves for a query that sees nothing of the tile.
+HERD_INLINE void no_weights(float* scores, float* sum, float* max) {
+  for (int64_t at = 0; at < kTileLen; at += kLanes) store(scores + at, splat(0.0f));
+  store(sum, splat(0.0f));
+  store(max, splat(kLowest));
+}
+
+// tile_weights under the job's rules.
+HERD_INLINE void ruled_weights(const ScoreRules& rules, const RuledQuery& query, float* scores, int64_t n, float* sum, float* max) {
+  if (query.begin >= kTileLen) return no_weights(scores, sum, max);
+  apply_rules(rules, query, scores);
+  tile_weights(scores, n, sum, max);
+  for (int64_t p = 0; p < query.begin; ++p) scores[p] = 0.0f;
+}
+
+// out[i] (0 at first if kFresh) += weights[i][p] * value[p] over positions [begin, end) of the tile, ascending.
+template <int N, int V, bool kFresh, bool kFetch, class Element>
+HERD_INLINE void add_columns(const Tile<Element>& tile, const Tile<Element>* next, int64_t begin, int64_t end,
+                             int64_t width, int64_t column, const float (*weights)[kTileLen], int64_t stride, float* out) {
   f32x16 sums[N][V];
   for (int i = 0; i < N; ++i)
-    for (int v = 0; v < V; ++v) sums[i][v] = load(out + i * width + column + v * kLanes) * splat(scales[i]);
-  for (int64_t p = begin; p < end; ++p) {
+    for (int v = 0; v < V; ++v) sums[i][v] = kFresh ? splat(0.0f) : load(out + i * stride + column + v * kLanes);
+  for (int64_t p = begin; p < end;) {
     const Element* row = tile.values[p / kBlockLen] + p % kBlockLen * width + column;
-    f32x16 values[V];
-    for (int v = 0; v < V; ++v) values[v] = load_values(row + v * kLanes);
-    for (int i = 0; i < N; ++i) {
-      const f32x16 weight = splat(weights[i][p]);
-      for (int v = 0; v < V; ++v) sums[i][v] = fma(weight, values[v], sums[i][v]);
+    const Element* fetched = kFetch ? next->values[p / kBlockLen] + p % kBlockLen * width + column : nullptr;
+    const int64_t block_end = (p / kBlockLen + 1) * kBlockLen, stop = block_end < end ? block_end : end;
+    for (; p < stop; ++p, row += width) {
+      if constexpr (kFetch) fetch<V>(fetched), fetched += width;
+      f32x16 values[V];
+      for (int v = 0; v < V; ++v) values[v] = load_values(row + v * kLanes);
+      for (int i = 0; i < N; ++i) {
+        const f32x16 weight = splat(weights[i][p]);
+        for (int v = 0; v < V; ++v) sums[i][v] = fma(weight, values[v], sums[i][v]);
+      }
     }
   }
   for (int i = 0; i < N; ++i)
-    for (int v = 0; v < V; ++v) store(out + i * width + column + v * kLanes, sums[i][v]);
+    for (int v = 0; v < V; ++v) store(out + i * stride + column + v * kLanes, sums[i][v]);
 }
 
-template <int N, class Element>
-HERD_INLINE void add_values(const Tile<Element>& tile, int64_t begin, int64_t end, int64_t width,
-                            const float (*weights)[kTileLen], const float* scales, float* out) {
+template <int N, bool kFresh, bool kFetch, class Element>
+HERD_INLINE void add_values(const Tile<Element>& tile, const Tile<Element>* next, int64_t begin, int64_t end,
+                            int64_t width, const float (*weights)[kTileLen], int64_t stride, float* out) {
   int64_t column = 0;
   for (; column + kVectorGroup * kLanes <= width; column += kVectorGroup * kLanes)
-    add_columns<N, kVectorGroup>(tile, begin, end, width, column, weights, scales, out);
-  for (; column < width; column += kLanes) add_columns<N, 1>(tile, begin, end, width, column, weights, scales, out);
+    add_columns<N, kVectorGroup, kFresh, kFetch>(tile, next, begin, end, width, column, weights, stride, out);
+  for (; column < width; column += kLanes)
+    add_columns<N, 1, kFresh, kFetch>(tile, next, begin, end, width, column, weights, stride, out);
 }
 
-// N queries meet one tile; seen[i] of its positions are in query i's past.
-template <int N, class Element>
-void group_step(const Queries& queries, int64_t first, int64_t head_dim, const Tile<Element>& tile, const int64_t* seen) {
-  const int64_t width = padded_dim(head_dim);
+// The records of N queries from one tile; seen[i] >= 1 of its positions are in query i's past. Not inlined: within its
+// caller GCC keeps pointers of the inner loops in memory.
+template <int N, bool kFetch, class Element>
+__attribute__((noinline)) void group_step(const float* q, int64_t head_dim, const Tile<Element>& tile,
+                                          const Tile<Element>* next, const int64_t* seen, const ScoreRules* rules,
+                                          const RuledQuery* ruled, float* records) {
+  const int64_t width = padded_dim(head_dim), stride = record_floats(head_dim);
   alignas(64) float weights[N][kTileLen];
-  float scales[N];
-  tile_scores<N>(queries.q + first * head_dim, head_dim, tile, weights);
+  tile_scores<N, kFetch>(q, head_dim, tile, next, weights);
   int64_t shared = kTileLen;  // positions that all N queries see
   for (int i = 0; i < N; ++i) {
-    scales[i] = tile_weights(weights[i], seen[i], queries.max[first + i], queries.sum[first + i]);
+    float* sum = records + i * stride + width;
+    if (rules != nullptr)
+      ruled_weights(*rules, ruled[i], weights[i], seen[i], sum, sum + kRecordLanes);
+    else
+      tile_weights(weights[i], seen[i], sum, sum + kRecordLanes);
     if (seen[i] < shared) shared = seen[i];
   }
-  float* out = queries.out + first * width;
-  add_values<N>(tile, 0, shared, width, weights, scales, out);
-  const float keep = 1.0f;
+  add_values<N, true, kFetch>(tile, next, 0, shared, width, weights, stride, records);
   for (int i = 0; i < N; ++i)
-    if (seen[i] > shared) add_values<1>(tile, shared, seen[i], width, weights + i, &keep, out + i * width);
+    if (seen[i] > shared)
+      add_values<1, false, false>(tile, next, shared, seen[i], width, weights + i, stride, records + i * stride);
 }
 
-// All queries from `first` on meet one tile.
+template <int N, class Element>
+void group_step(const float* q, int64_t head_dim, const Tile<Element>& tile, const Tile<Element>* next,
+                const int64_t* seen, const ScoreRules* rules, const RuledQuery* ruled, float* records) {
+  next ? group_step<N, true>(q, head_dim, tile, next, seen, rules, ruled, records)
+       : group_step<N, false>(q, head_dim, tile, next, seen, rules, ruled, records);
+}
+
+void merge(float* records, const float* following, int64_t queries, int64_t head_dim) {
+  const int64_t stride = record_floats(head_dim), max_at = stride - kRecordLanes;
+  const f32x16 one = splat(1.0f);
+  for (int64_t i = 0; i < queries; ++i, records += stride, following += stride) {
+    const f32x16 left = load(records + max_at), right = load(following + max_at);
+    const i32x16 left_higher = left > right;
+    const f32x16 highest = select(left_higher, left, right), lowest = select(left_higher, right, left);
+    const f32x16 scale = exp2_of_negative(lowest - highest);
+    const f32x16 left_scale = select(left_higher, one, scale), right_scale = select(left_higher, scale, one);
+    for (int64_t at = 0; at < max_at; at += kLanes)
+      store(records + at, fma(load(following + at), right_scale, load(records + at) * left_scale));
+    store(records + max_at, highest);
+  }
+}
+
+// The job's queries, rotated and scaled, and room for what is between a tile and its records.
+struct Work {
+  const float* q;    // [rows * heads][head_dim]
+  float* group;      // records of one group of queries
+  float* converted;  // a tile in float32
+};
+
+// Records of queries that a whole tile lies before or after: nothing seen, so that merging them changes no bit.
+void clear_records(float* records, int64_t queries, int64_t head_dim) {
+  const int64_t stride = record_floats(head_dim), max_at = stride - kRecordLanes;
+  for (int64_t i = 0; i < queries; ++i, records += stride) {
+    for (int64_t at = 0; at < max_at; at += kLanes) store(records + at, splat(0.0f));
+    store(records + max_at, splat(kLowest));
+  }
+}
+
+RuledQuery ruled_query(const AttentionJob& job, int64_t i, int64_t tile_begin) {
+  const int64_t own = job.first_position + i / job.heads - tile_begin;
+  const float slope = job.rules->slopes == nullptr ? 0.0f : job.rules->slopes[i % job.heads];
+  return {own, job.rules->window == 0 ? -tile_begin : own - job.rules->window + 1, slope};
+}
+
+// All queries from `first` on meet one tile, while the next one, if any, is fetched.
 template <class Element>
-void tile_step(const Queries& queries, int64_t first, int64_t count, const AttentionJob& job, int64_t tile_begin,
-               const Tile<Element>& tile) {
+void tile_step(const AttentionJob& job, const Work& work, int64_t first, int64_t tile_begin, const Tile<Element>& tile,
+               const Tile<Element>* next) {
+  const int64_t count = job.rows * job.heads, head_dim = job.head_dim, stride = record_floats(head_dim);
+  const bool merged = job.tile_begin == 0 && tile_begin > 0;
+  float* const records =
+      job.records + (job.tile_begin == 0 ? 0 : (tile_begin / kTileLen - job.tile_begin) * count * stride);
+  if (job.tile_begin > 0) clear_records(records, first, head_dim);
   int64_t seen[kQueryGroup];
-  for (int64_t i = first; i < count; i += kQueryGroup) {
+  RuledQuery ruled[kQueryGroup];
+  for (int64_t i = first; i < count; i += kQueryGroup, next = nullptr) {
     const int64_t n = count - i < kQueryGroup ? count - i : kQueryGroup;
     for (int64_t j = 0; j < n; ++j) {
       const int64_t past = job.first_position + (i + j) / job.heads + 1 - tile_begin;
       seen[j] = past < kTileLen ? past : kTileLen;
+      if (job.rules != nullptr) ruled[j] = ruled_query(job, i + j, tile_begin);
     }
+    const float* q = work.q + i * head_dim;
+    float* const out = merged ? work.group : records + i * stride;
     switch (n) {
-      case 4: group_step<4>(queries, i, job.head_dim, tile, seen); break;
-      case 3: group_step<3>(queries, i, job.head_dim, tile, seen); break;
-      case 2: group_step<2>(queries, i, job.head_dim, tile, seen); break;
-      default: group_step<1>(queries, i, job.head_dim, tile, seen); break;
+      case 4: group_step<4>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
+      case 3: group_step<3>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
+      case 2: group_step<2>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
+      default: group_step<1>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
     }
+    if (merged) merge(records + i * stride, out, n, head_dim);
   }
 }
 
+// Where block i of the tile at `tile_begin` lies. Blocks past the end are never seen; the last one stands in for them.
+const std::byte* block_of(const AttentionJob& job, int64_t tile_begin, int64_t i) {
+  const int64_t last = (job.first_position + job.rows - 1) / kBlockLen, block = tile_begin / kBlockLen + i;
+  return job.cache.blocks + static_cast<size_t>(job.block_table[block < last ? block : last]) * job.cache.block_bytes;
+}
+
 template <class Element>
-Tile<Element> find_tile(const AttentionJob& job, int64_t tile_begin, int64_t end_position) {
+Tile<Element> find_tile(const AttentionJob& job, int64_t tile_begin) {
   Tile<Element> tile;
-  const int64_t first_block = tile_begin / kBlockLen;
-  const int64_t last_block = (end_position - 1) / kBlockLen;
   for (int64_t i = 0; i < kTileBlocks; ++i) {
-    // Blocks past the end are never seen; the last one stands in for their addresses.
-    const int64_t block = first_block + i < last_block ? first_block + i : last_block;
-    const std::byte* base = job.cache.blocks + static_cast<size_t>(job.block_table[block]) * job.cache.block_bytes;
+    const std::byte* base = block_of(job, tile_begin, i);
     tile.keys[i] = reinterpret_cast<const Element*>(base + job.cache.keys_offset);
     tile.values[i] = reinterpret_cast<const Element*>(base + job.cache.values_offset);
   }
   return tile;
 }
 
-// The tile's halves as float32 in scratch, for many queries.
-Tile<float> convert_tile(const Tile<uint16_t>& half, int64_t head_dim, float* scratch) {
+// The tile's halves as float32 in scratch, for many queries; the next tile's are fetched.
+Tile<float> convert_tile(const Tile<uint16_t>& half, const Tile<uint16_t>& next, int64_t head_dim, float* scratch) {
   Tile<float> tile;
   const int64_t width = padded_dim(head_dim);
   for (int i = 0; i < kTileBlocks; ++i) {
     tile.keys[i] = scratch;
-    for (int64_t d = 0; d < head_dim; ++d, scratch += kLanes) store(scratch, load_f16(half.keys[i] + d * kLanes));
+    for (int64_t at = 0; at < kBlockLen * head_dim; at += kLanes, scratch += kLanes) {
+      fetch<1>(next.keys[i] + at);
+      store(scratch, load_f16(half.keys[i] + at));
+    }
     tile.values[i] = scratch;
-    for (int64_t at = 0; at < kBlockLen * width; at += kLanes, scratch += kLanes)
+    for (int64_t at = 0; at < kBlockLen * width; at += kLanes, scratch += kLanes) {
+      fetch<1>(next.values[i] + at);
       store(scratch, load_f16(half.values[i] + at));
+    }
   }
   return tile;
 }
 
 void prepare_queries(const AttentionJob& job, float* q) {
-  const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(job.head_dim));
+  const float scale = job.scale == 0 ? kLog2E / __builtin_sqrtf(static_cast<float>(job.head_dim)) : kLog2E * job.scale;
   for (int64_t row = 0; row < job.rows; ++row)
     for (int64_t head = 0; head < job.heads; ++head, q += job.head_dim)
       row_kernels.rotate(job.q + row * job.q_stride + head * job.head_dim, job.turns + row * job.turns_stride,
                          job.rotary_dim, job.head_dim, scale, q);
 }
 
-void write_results(const AttentionJob& job, const Queries& queries) {
-  const int64_t width = padded_dim(job.head_dim);
-  for (int64_t i = 0; i < job.rows * job.heads; ++i) {
+void finish(const AttentionJob& job) {
+  const int64_t stride = record_floats(job.head_dim);
+  const float* record = job.records;
+  for (int64_t i = 0; i < job.rows * job.heads; ++i, record += stride) {
     float* out = job.out + i / job.heads * job.out_stride + i % job.heads * job.head_dim;
-    const float scale = 1.0f / queries.sum[i];
-    for (int64_t d = 0; d < job.head_dim; ++d) out[d] = queries.out[i * width + d] * scale;
+    const float scale = 1.0f / reduce_sum(load(record + padded_dim(job.head_dim)));
+    for (int64_t d = 0; d < job.head_dim; ++d) out[d] = record[d] * scale;
   }
 }
 
-void attend(const AttentionJob& job) {
-  const int64_t count = job.rows * job.heads, width = padded_dim(job.head_dim);
-  const int64_t room = padded_dim(count);
-  float* q = job.scratch;
-  const Queries queries{q, q + room * job.head_dim, q + room * (job.head_dim + width),
-                        q + room * (job.head_dim + width + 1)};
-  float* converted = q + room * (job.head_dim + width + 2);
-  prepare_queries(job, q);
-  for (int64_t i = 0; i < count * width; ++i) queries.out[i] = 0.0f;
-  for (int64_t i = 0; i < count; ++i) queries.max[i] = -__builtin_inff(), queries.sum[i] = 0.0f;
+// The first of the job's tiles that a window reaches. Those before it have records of nothing.
+int64_t pass_by(const AttentionJob& job) {
+  const int64_t window = job.rules == nullptr ? 0 : job.rules->window;
+  if (window == 0 || job.first_position < window) return job.tile_begin;
+  const int64_t reached = (job.first_position - window + 1) / kTileLen, queries = job.rows * job.heads;
+  if (reached <= job.tile_begin) return job.tile_begin;
+  const int64_t first = reached < job.tile_end ? reached : job.tile_end;
+  clear_records(job.records, job.tile_begin == 0 ? queries : (first - job.tile_begin) * queries, job.head_dim);
+  return first;
+}
 
-  const int64_t end_position = job.first_position + job.rows;
-  for (int64_t begin = 0; begin < end_position; begin += kTileLen) {
+void attend(const AttentionJob& job) {
+  const int64_t count = job.rows * job.heads;
+  float* const q = job.scratch;
+  float* const group = q + padded_dim(count) * job.head_dim;
+  const Work work{q, group, group + kQueryGroup * record_floats(job.head_dim)};
+  prepare_queries(job, q);
+  const int64_t first = pass_by(job);
+  for (int64_t number = first; number < job.tile_end; ++number) {
+    const int64_t begin = number * kTileLen;
     const int64_t skipped = begin > job.first_position ? (begin - job.first_position) * job.heads : 0;
+    const bool last = number + 1 == job.tile_end;
     if (!job.cache.half) {
-      tile_step(queries, skipped, count, job, begin, find_tile<float>(job, begin, end_position));
+      const auto tile = find_tile<float>(job, begin), next = find_tile<float>(job, begin + kTileLen);
+      tile_step(job, work, skipped, begin, tile, last ? nullptr : &next);
       continue;
     }
-    const auto tile = find_tile<uint16_t>(job, begin, end_position);
+    const auto tile = find_tile<uint16_t>(job, begin), next = find_tile<uint16_t>(job, begin + kTileLen);
     if (count - skipped > kGroupsWorthConverting * kQueryGroup) {
-      tile_step(queries, skipped, count, job, begin, convert_tile(tile, job.head_dim, converted));
+      tile_step<float>(job, work, skipped, begin, convert_tile(tile, next, job.head_dim, work.converted), nullptr);
     } else {
-      tile_step(queries, skipped, count, job, begin, tile);
+      tile_step(job, work, skipped, begin, tile, last ? nullptr : &next);
     }
   }
-  write_results(job, queries);
 }
 
 }  // namespace
 
 extern const AttentionKernels attention_kernels;
-const AttentionKernels attention_kernels{attend};
+const AttentionKernels attention_kernels{attend, merge, finish};
 
 }  // namespace herd::HERD_ISA_NS

@@ -7,10 +7,10 @@ namespace {
 
 // A block is fine where its absmax is above this many times the mean absmax of its row's blocks. The noise of 8 bits
 // goes with absmax^2, so few blocks make most of it, often the same ones (channels with outliers) row after row.
-// SmolLM2-135M Q4_1, WikiText-2, mean KL to float32, and share of blocks that are fine. These kernels, 2,863 tokens:
-// above 1.5 0.00066, above 1.25 0.00053, above 1 0.00037. Simulated in torch, 2,048 tokens: none fine 0.0031; above 2
-// 0.0009, 8 % fine; above 1.5 0.0007, 14 %; above 1.25 0.0006, 19 %. (Of multiplications, which the shares count.)
-constexpr float kFineAbove = 1.5f;
+// SmolLM2-135M Q4_1, WikiText-2, 2,863 tokens, mean KL to float32: above 1.5 0.00066, above 1.25 0.00053, above 1
+// 0.00037 (none fine, simulated: 0.0031). From 1.1 downwards the first token of a close call (docs/dev-log.md,
+// 2026-11-24) has settled to 0.04 nats whatever the instruction set; above, it turns with every order of summation.
+constexpr float kFineAbove = 1.0f;
 constexpr float kCoarseSteps = 127.0f;
 constexpr float kFineSteps = 127.0f * (1 << kFineBits);
 // Below this kFineSteps / absmax would overflow; such a block is 0.
@@ -27,28 +27,43 @@ HERD_INLINE float absmax_of(const f32x16& low, const f32x16& high) {
   return absmax + (absmax - absmax);
 }
 
-// Splits 16 codes into coarse and fine bytes; returns their sum.
-HERD_INLINE int32_t store_codes(const i32x16& codes, int8_t* coarse, int8_t* fine) {
+// Sums over a half block.
+struct HalfSums {
+  int32_t coarse;
+  int32_t fine;
+  int32_t all() const { return (coarse << kFineBits) + fine; }
+};
+
+// Splits 16 codes into coarse and fine bytes.
+HERD_INLINE HalfSums store_codes(const i32x16& codes, int8_t* coarse, int8_t* fine) {
   const i32x16 upper = shift_right(codes + splat(int32_t{1 << (kFineBits - 1)}), kFineBits);
+  const i32x16 lower = codes - shift_left(upper, kFineBits);
   store_s8(coarse, upper);
-  store_s8(fine, codes - shift_left(upper, kFineBits));
-  return reduce_sum(codes);
+  store_s8(fine, lower);
+  // Both sums at once: those of `fine` fit 16 bits.
+  const int32_t both = reduce_sum(shift_left(upper, 16) + lower);
+  const auto fine_sum = static_cast<int16_t>(both & 0xffff);
+  return {(both - fine_sum) >> 16, fine_sum};
 }
 
 HERD_INLINE void quantize_block(const f32x16& low, const f32x16& high, float absmax, float fine_above,
                                 ActivationBlock& out) {
   const bool finite = absmax == absmax, tiny = absmax < kSmallestAbsMax, empty = !finite || tiny;
-  out.is_fine = !empty && absmax > fine_above;
+  const bool is_fine = !empty && absmax > fine_above;
+  out.fine_mask = is_fine ? -1 : 0;
   out.scale = empty ? absmax * 0.0f : absmax / kFineSteps;  // NaN times 0 is NaN
-  const f32x16 inverse = splat(empty ? 0.0f : (out.is_fine ? kFineSteps : kCoarseSteps) / absmax);
+  const f32x16 inverse = splat(empty ? 0.0f : (is_fine ? kFineSteps : kCoarseSteps) / absmax);
+  out.coarse_scale = out.scale * (1 << kFineBits);
+  HalfSums sums[2];
   for (int h = 0; h < 2; ++h) {
     const f32x16 codes = finite ? (h == 0 ? low : high) * inverse : splat(0.0f);
-    const i32x16 integers = shift_left(to_i32(codes), out.is_fine ? 0 : kFineBits);
-    out.half_sum[h] = store_codes(integers, out.coarse + h * kLanes, out.fine + h * kLanes);
+    const i32x16 integers = shift_left(to_i32(codes), is_fine ? 0 : kFineBits);
+    sums[h] = store_codes(integers, out.coarse + h * kLanes, out.fine + h * kLanes);
   }
-  out.sum = out.half_sum[0] + out.half_sum[1];
-  for (int h = 0; h < 2; ++h) out.scaled_half_sum[h] = out.scale * static_cast<float>(out.half_sum[h]);
-  out.scaled_sum = out.scale * static_cast<float>(out.sum);
+  for (int h = 0; h < 2; ++h) out.scaled_half_sum[h] = out.scale * static_cast<float>(sums[h].all());
+  out.scaled_sum = out.scale * static_cast<float>(sums[0].all() + sums[1].all());
+  out.coarse_bias = -128 * (sums[0].coarse + sums[1].coarse);
+  out.fine_bias = -128 * (sums[0].fine + sums[1].fine);
 }
 
 HERD_INLINE f32x16 load_at_most(const float* from, int64_t n) {

@@ -37,6 +37,52 @@ void rms_norm(const float* x, const float* weight, int64_t n, float eps, float* 
   });
 }
 
+void layer_norm(const float* x, const float* weight, const float* bias, int64_t n, float eps, float* out) {
+  f32x16 total = splat(0.0f);
+  for_vectors(n, [&](int64_t i, int lanes) { total = total + load_lanes(x + i, lanes); });
+  const f32x16 mean = splat(reduce_sum(total) / static_cast<float>(n));
+  f32x16 squares = splat(0.0f);
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const f32x16 centred = select(first_lanes(lanes), load_lanes(x + i, lanes) - mean, splat(0.0f));
+    squares = fma(centred, centred, squares);
+  });
+  const f32x16 scale = splat(1.0f / __builtin_sqrtf(reduce_sum(squares) / static_cast<float>(n) + eps));
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const f32x16 normed = (load_lanes(x + i, lanes) - mean) * scale * load_lanes(weight + i, lanes);
+    store_lanes(out + i, bias == nullptr ? normed : normed + load_lanes(bias + i, lanes), lanes);
+  });
+}
+
+// out = activation(x) * up.
+template <class Activation>
+HERD_INLINE void activate(const float* x, const float* up, int64_t n, float* out, Activation activation) {
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const f32x16 y = activation(load_lanes(x + i, lanes));
+    store_lanes(out + i, up == nullptr ? y : y * load_lanes(up + i, lanes), lanes);
+  });
+}
+
+void gelu(const float* x, const float* up, int64_t n, float* out) {
+  activate(x, up, n, out, [](const f32x16& v) { return v * normal_cdf(v); });
+}
+
+void gelu_tanh(const float* x, const float* up, int64_t n, float* out) {
+  activate(x, up, n, out, [](const f32x16& v) {
+    constexpr float kTwoSqrt2OverPi = 1.59576912160573071f;
+    const f32x16 u = splat(kTwoSqrt2OverPi) * fma(splat(0.044715f) * v, v * v, v);
+    return v / (splat(1.0f) + exp(splat(0.0f) - u));  // (1 + tanh(u / 2)) / 2 = 1 / (1 + e^-u)
+  });
+}
+
+void silu(const float* x, const float* up, int64_t n, float* out) {
+  activate(x, up, n, out, [](const f32x16& v) { return v / (splat(1.0f) + exp(splat(0.0f) - v)); });
+}
+
+void softcap(const float* x, float cap, int64_t n, float* out) {
+  const f32x16 limit = splat(cap);
+  for_vectors(n, [&](int64_t i, int lanes) { store_lanes(out + i, limit * tanh(load_lanes(x + i, lanes) / limit), lanes); });
+}
+
 void silu_mul(const float* gate, const float* up, int64_t n, float* out) {
   const f32x16 one = splat(1.0f), zero = splat(0.0f);
   for_vectors(n, [&](int64_t i, int lanes) {
@@ -77,6 +123,6 @@ void to_f16(const float* x, int64_t n, uint16_t* out) {
 }  // namespace
 
 extern const RowKernels row_kernels;
-const RowKernels row_kernels{rms_norm, silu_mul, add_scaled, rotate, to_f16};
+const RowKernels row_kernels{rms_norm, layer_norm, silu_mul, gelu, gelu_tanh, silu, softcap, add_scaled, rotate, to_f16};
 
 }  // namespace herd::HERD_ISA_NS

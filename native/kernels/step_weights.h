@@ -13,11 +13,13 @@ struct StepWeights {
   static constexpr int kSubBlocks = kLayout.sub_blocks;
   // Signed bytes (as they are or through a code book) go through dot4_signed, with its bias.
   static constexpr bool kSigned = kLayout.is_signed || kLayout.book != nullptr;
-  static constexpr int kZero = kSigned ? kSignedBias : kLayout.zero;
+  // The code that stands for 0 becomes an offset of -zero * scale.
+  static constexpr int kZero = kLayout.zero;
+  static constexpr bool kHasOffset = kLayout.has_offset || kZero != 0;
 
   u8x64 codes[kGroups];
   f32x16 scale[kSubBlocks];
-  f32x16 offset[kSubBlocks];  // only where kLayout.has_offset
+  f32x16 offset[kSubBlocks];  // only where kHasOffset
 };
 
 HERD_INLINE u8x64 low_bits(const u8x64& bytes, int shift, uint8_t mask) {
@@ -84,9 +86,9 @@ HERD_INLINE f32x16 load_exponents(const uint8_t* from) {
   return select(e < splat(int32_t{2}), bit_cast<f32x16>(subnormal), bit_cast<f32x16>(normal));
 }
 
-// `record` holds the scales of a block, or of a super-block of which this is step `step_in_record`.
+// The scales and offsets as the file has them.
 template <BlockType kType>
-HERD_INLINE void unpack_scales(const uint8_t* record, int step_in_record, StepWeights<kType>& w) {
+HERD_INLINE void read_scales(const uint8_t* record, int step_in_record, StepWeights<kType>& w) {
   constexpr TileLayout kLayout = tile_layout(kType);
   constexpr int kSubBlocks = kLayout.sub_blocks;
   constexpr int kHeader = kLayout.header_bytes();
@@ -116,6 +118,18 @@ HERD_INLINE void unpack_scales(const uint8_t* record, int step_in_record, StepWe
           w.offset[h] = minus_m * to_f32(load_u8(bytes + 16 * kSuperSteps * kSubBlocks));
       }
     }
+  }
+}
+
+// `record` holds the scales of a block, or of a super-block of which this is step `step_in_record`.
+template <BlockType kType>
+HERD_INLINE void unpack_scales(const uint8_t* record, int step_in_record, StepWeights<kType>& w) {
+  using W = StepWeights<kType>;
+  read_scales<kType>(record, step_in_record, w);
+  if constexpr (W::kZero != 0) {
+    static_assert(!W::kLayout.has_offset);
+    _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h)
+      w.offset[h] = w.scale[h] * splat(-static_cast<float>(W::kZero));
   }
 }
 

@@ -5,6 +5,8 @@
 
 namespace herd::HERD_ISA_NS {
 
+constexpr bool kHasByteProducts = true;
+
 HERD_INLINE f32x16 fma(const f32x16& a, const f32x16& b, const f32x16& c) {
   return {{(f32_part)_mm512_fmadd_ps((__m512)a.part[0], (__m512)b.part[0], (__m512)c.part[0])}};
 }

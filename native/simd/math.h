@@ -75,4 +75,46 @@ HERD_INLINE f32x16 exp(const f32x16& x) {
   return select(x != x, x, y);
 }
 
+// To 2e-7; NaN stays NaN, +-inf become +-1. With e = e^(-2|x|): (1 - e) / (1 + e).
+HERD_INLINE f32x16 tanh(const f32x16& x) {
+  const f32x16 zero = splat(0.0f), one = splat(1.0f);
+  const i32x16 negative = x < zero;
+  const f32x16 e = exp(splat(-2.0f) * select(negative, zero - x, x));
+  const f32x16 magnitude = (one - e) / (one + e);
+  return select(negative, zero - magnitude, magnitude);
+}
+
+// Phi(x), the normal distribution's, to 1e-7. By the approximation 7.1.26 of Abramowitz and Stegun (1964) for
+// erfc(z) with z = |x| / sqrt(2), halved; above 0 it is what is missing to 1, so that both tails are exact in proportion.
+HERD_INLINE f32x16 normal_cdf(const f32x16& x) {
+  const f32x16 zero = splat(0.0f), one = splat(1.0f);
+  const i32x16 negative = x < zero;
+  const f32x16 z = select(negative, zero - x, x) * splat(0.70710678118654752f);
+  const f32x16 t = one / fma(splat(0.3275911f), z, one);
+  f32x16 p = splat(0.5f * 1.061405429f);
+  p = fma(p, t, splat(0.5f * -1.453152027f));
+  p = fma(p, t, splat(0.5f * 1.421413741f));
+  p = fma(p, t, splat(0.5f * -0.284496736f));
+  p = fma(p, t, splat(0.5f * 0.254829592f));
+  const f32x16 tail = p * t * exp(zero - z * z);
+  return select(negative, tail, one - tail);
+}
+
+// 2^x for x <= 0, to 2 units in the last place; 2^-126 from there down, and for -inf. exp2(0) is exactly 1; NaN stays NaN.
+// x = n + r with |r| <= 1/2; 2^r by the Taylor polynomial of e^(r ln2), as in exp.
+HERD_INLINE f32x16 exp2_of_negative(const f32x16& x) {
+  const f32x16 bounded = max(splat(-126.0f), x);
+  const i32x16 n = to_i32(bounded);
+  const f32x16 r = bounded - to_f32(n);
+  f32x16 p = splat(1.5252733804059841e-5f);  // ln2^k / k! for k = 7..0
+  p = fma(p, r, splat(1.5403530393381608e-4f));
+  p = fma(p, r, splat(1.3333558146428443e-3f));
+  p = fma(p, r, splat(9.6181291076284772e-3f));
+  p = fma(p, r, splat(5.5504108664821580e-2f));
+  p = fma(p, r, splat(2.4022650695910072e-1f));
+  p = fma(p, r, splat(6.9314718055994531e-1f));
+  p = fma(p, r, splat(1.0f));
+  return p * bit_cast<f32x16>(shift_left(n + splat(int32_t{127}), 23));
+}
+
 }  // namespace herd::HERD_ISA_NS

@@ -5,6 +5,8 @@
 
 namespace herd::HERD_ISA_NS {
 
+constexpr bool kHasByteProducts = true;
+
 HERD_INLINE f32x16 fma(const f32x16& a, const f32x16& b, const f32x16& c) {
   f32x16 r;
   HERD_FOR_PARTS(i)

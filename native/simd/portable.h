@@ -5,6 +5,9 @@
 
 namespace herd::HERD_ISA_NS {
 
+// Byte products are put together from many operations: more columns at once would gain nothing and compile for minutes.
+constexpr bool kHasByteProducts = false;
+
 // Two roundings: a fused one in software would cost a hundred times as much.
 HERD_INLINE f32x16 fma(const f32x16& a, const f32x16& b, const f32x16& c) { return a * b + c; }
 

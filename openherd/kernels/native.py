@@ -7,8 +7,9 @@ Not safe for several threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -18,8 +19,9 @@ from openherd import _native
 from openherd._native import ThreadPool
 from openherd.config import ModelConfig
 from openherd.errors import OptionError
+from openherd.kernels.alibi import alibi_slopes
 from openherd.kernels.program import Operation, Program
-from openherd.kernels.rope import inverse_frequencies
+from openherd.kernels.rope import rotary_tables
 from openherd.quant.dequantize import dequantize
 from openherd.quant.types import BlockType
 
@@ -28,6 +30,7 @@ __all__ = [
     "NativeModel",
     "Sizes",
     "ThreadPool",
+    "cut_records_bytes",
     "default_isa",
     "kv_block_bytes",
     "make_pool",
@@ -41,6 +44,12 @@ U8: TypeAlias = NDArray[np.uint8]
 # Weights of these types are multiplied by float32 activations, all others by activations in blocks of integers.
 FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
 
+_NORMS = frozenset({"rms_norm", "layer_norm", "head_norm"})
+
+
+# Rows that are no view of the file (Llama's queries and keys in GGUF are in another order) wait as copies to be packed.
+MAX_COPIED_BYTES = 1 << 20
+
 
 class Tensor(Protocol):
     """A tensor of a file in its blocks, as `checkpoints.source.Tensor` is one."""
@@ -51,6 +60,8 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
     @property
     def type(self) -> BlockType: ...
+    @property
+    def give_back(self) -> Callable[[], None]: ...
     def rows(self) -> U8: ...
 
 
@@ -79,7 +90,7 @@ class NativeModel:
     """Weights, programs, adapters and the KV cache of one model in native memory."""
 
     def __init__(self, pool: ThreadPool, isa: str, config: ModelConfig, sizes: Sizes) -> None:
-        frequencies, scale = inverse_frequencies(config)
+        tables = rotary_tables(config)
         self._config = config
         self._matrices: dict[str, int] = {}
         self._vectors: dict[str, int] = {}
@@ -91,24 +102,46 @@ class NativeModel:
                 config.n_heads,
                 config.n_kv_heads,
                 config.head_dim,
-                config.rotary_dim,
+                config.rotary_dim if tables else 0,
                 config.vocab_size,
                 config.norm_eps,
+                config.attention_scale or 0.0,
+                config.attention_softcap,
             ),
             (sizes.max_context, sizes.max_seqs, sizes.max_batch_tokens, sizes.max_logit_rows),
             sizes.kv_half,
             sizes.num_blocks,
-            np.ascontiguousarray(frequencies, np.float64),
-            scale,
+            [(np.ascontiguousarray(frequencies, np.float64), scale) for frequencies, scale in tables],
+            (alibi_slopes(config) if config.alibi_max_bias else np.zeros(0)).astype(np.float32),
         )
 
-    def add_tensor(self, tensor: Tensor) -> None:
-        """Pack a matrix in its block type, or keep a vector in float32."""
-        if len(tensor.shape) == 2:
-            self._matrices[tensor.name] = self._native.add_matrix(_file_tensor(tensor))
-        else:
-            values = dequantize(tensor.rows(), tensor.type).reshape(-1)
-            self._vectors[tensor.name] = self._native.add_vector(np.ascontiguousarray(values, np.float32))
+    def add_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Pack matrices in their block types, keep vectors in float32; the memory of the file's rows is given back.
+
+        The largest matrix comes first, because while it is packed it is in memory twice. Packing leaves the GIL to
+        other threads, and asks for it back only where rows had to be copied.
+        """
+        waiting: list[tuple[Tensor, tuple[int, U8, int]]] = []
+        copied = 0
+        for tensor in sorted(tensors, key=lambda tensor: -packed_bytes(tensor)):
+            if len(tensor.shape) != 2:
+                values = dequantize(tensor.rows(), tensor.type).reshape(-1)
+                self._vectors[tensor.name] = self._native.add_vector(np.ascontiguousarray(values, np.float32))
+                tensor.give_back()
+                continue
+            waiting.append((tensor, _file_tensor(tensor)))
+            rows = waiting[-1][1][1]
+            copied += 0 if _is_mapped(rows) else rows.nbytes
+            if copied > MAX_COPIED_BYTES:
+                self._add_matrices(waiting)
+                waiting, copied = [], 0
+        self._add_matrices(waiting)
+
+    def _add_matrices(self, waiting: Sequence[tuple[Tensor, tuple[int, U8, int]]]) -> None:
+        ids = self._native.add_matrices([(packable, _is_mapped(packable[1])) for _, packable in waiting])
+        for number, (tensor, _) in zip(ids, waiting, strict=True):
+            self._matrices[tensor.name] = number
+            tensor.give_back()
 
     def add_program(self, program: Program) -> int:
         """The number by which `forward` runs it."""
@@ -161,12 +194,14 @@ class NativeModel:
 
     def _operation(self, op: Operation) -> tuple[Any, ...]:
         """What the core reads: ids for names, -1 for nothing."""
-        table = self._vectors if op.kind == "rms_norm" else self._matrices
+        table = self._vectors if op.kind in _NORMS else self._matrices
         weights = [table[f"{name}.weight"] for name in op.names]
-        biases = [self._vectors.get(f"{name}.bias", -1) for name in op.names] if op.kind == "linear" else []
+        biased = op.kind in ("linear", "layer_norm")
+        biases = [self._vectors.get(f"{name}.bias", -1) for name in op.names] if biased else []
         residuals = [-1 if buffer is None else buffer for buffer in op.residuals]
         reads, writes = list(op.reads), list(op.writes)
-        return op.kind, reads, writes, weights, biases, residuals, op.rotated, op.layer, op.tap
+        settings = op.rope, op.layer, op.tap, op.window, op.value
+        return op.kind, reads, writes, weights, biases, residuals, *settings
 
 
 def make_pool(threads: int) -> ThreadPool:
@@ -195,6 +230,19 @@ def packed_bytes(tensor: Tensor) -> int:
 def kv_block_bytes(config: ModelConfig, *, half: bool) -> int:
     """Bytes of one block of the KV cache, all layers."""
     return _native.kv_block_bytes(config.n_layers, config.n_kv_heads, config.head_dim, half)
+
+
+def cut_records_bytes(config: ModelConfig, max_context: int, threads: int) -> int:
+    """Memory for attention over one long sequence that threads share."""
+    return _native.cut_records_bytes(config.n_heads, config.n_kv_heads, config.head_dim, max_context, threads)
+
+
+def _is_mapped(rows: U8) -> bool:
+    """Whether the rows are a view of a mapped file, so that their pages can be given back and read again."""
+    base: object = rows
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap)
 
 
 def _file_tensor(tensor: Tensor) -> tuple[int, U8, int]:

@@ -17,14 +17,29 @@ Form: TypeAlias = Literal[
 Kind: TypeAlias = Literal[
     "embed",  # writes[0] = rows of names[0] for the token ids
     "rms_norm",  # writes[0] = norm of reads[0] by names[0]
+    "layer_norm",  # the same with the mean taken off, and a bias where the model has one
+    "head_norm",  # writes[0] = rms_norm of each head of reads[0] by itself
     "linear",  # writes[i] = map names[i] of reads[0], + residuals[i]
     "store_kv",  # keys reads[0] (rotated) and values reads[1] go to layer's cache
     "attention",  # writes[0] = attention of queries reads[0] (rotated) over layer's cache
-    "silu_mul",  # writes[0] = silu(reads[0]) * reads[1]
+    "silu",  # writes[0] = silu(reads[0]); likewise the next two
+    "gelu",
+    "gelu_tanh",
+    "silu_mul",  # writes[0] = silu(reads[0]) * reads[1]; likewise the next two
+    "gelu_mul",
+    "gelu_tanh_mul",
+    "experts",  # writes[0] = of reads[0] by the experts that reads[1] chooses; names: gate, up and down of each in turn
+    "scale",  # writes[0] = value * reads[0]
+    "clip",  # writes[0] = reads[0] within [-value, value]
+    "softcap",  # writes[0] = value * tanh(reads[0] / value)
     "add",  # writes[0] = reads[0] + reads[1]
     "keep",  # the rows of tap number `tap` of reads[0] are kept for `hidden`
     "pick_rows",  # writes[0] = the rows of reads[0] whose logits are wanted
 ]
+
+
+# Tables of rotary angles: that of most layers, and that of layers with a sliding window where it is another.
+GLOBAL, LOCAL = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +64,20 @@ class Operation:
     writes: tuple[int, ...] = ()
     names: tuple[str, ...] = ()  # weights, canonical, without the `.weight` suffix
     residuals: tuple[int | None, ...] = ()  # linear: added to each output; may be the output's own buffer
-    rotated: bool = False  # store_kv, attention: rope is applied to keys or queries on the way
+    rope: int = -1  # store_kv, attention: the table by which keys or queries are rotated on the way; -1: they are not
     layer: int = -1
     tap: int = -1
+    window: int = 0  # attention: positions that a query sees; 0: all before it
+    value: float = 0.0  # scale, clip, softcap; experts: how many a row has
 
     def __str__(self) -> str:
         arguments = [f"b{i}" for i in self.reads] + list(self.names)
-        if self.rotated:
-            arguments[0] = f"rope {arguments[0]}"
+        if self.rope >= 0:
+            arguments[0] = f"{'local ' if self.rope == LOCAL else ''}rope {arguments[0]}"
+        if self.window:
+            arguments.append(f"window {self.window}")
+        if self.value:
+            arguments.append(f"{self.value:g}")
         where = f"[{self.tap}]" if self.kind == "keep" else f"[{self.layer}]" if self.layer >= 0 else ""
         call = f"{self.kind}{where}({', '.join(arguments)})"
         added = "".join(f" + b{i}" for i in self.residuals if i is not None)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from openherd.config import ModelConfig
-from openherd.kernels.ops import Ops, TapName
-from openherd.kernels.program import Buffer, Form, Kind, Operation, Program, Rows
+from openherd.config import Activation, ModelConfig
+from openherd.kernels.ops import ExpertNames, Ops, TapName
+from openherd.kernels.program import GLOBAL, LOCAL, Buffer, Form, Kind, Operation, Program, Rows
 
 
 @dataclass(eq=False, slots=True)
@@ -23,6 +23,7 @@ class _Value:
     width: int
     rows: Rows
     rotating: _Value | None = None
+    rope: int = -1  # the table, where rotating
     forms: set[Form] = field(default_factory=set)
 
 
@@ -35,12 +36,17 @@ class _Node:
     writes: list[_Value] = field(default_factory=list)
     names: tuple[str, ...] = ()
     residuals: list[_Value | None] = field(default_factory=list)
-    rotated: bool = False
+    rope: int = -1
     layer: int = -1
     tap: int = -1
+    window: int = 0
+    value: float = 0.0
 
     def inputs(self) -> list[_Value]:
         return [*self.reads, *(value for value in self.residuals if value is not None)]
+
+
+_GATES: dict[Activation, Kind] = {"silu": "silu_mul", "gelu": "gelu_mul", "gelu_tanh": "gelu_tanh_mul"}
 
 
 class Recorder:
@@ -61,20 +67,46 @@ class Recorder:
     def rms_norm(self, x: _Value, weight: str) -> _Value:
         return self._record("rms_norm", [x], x.width, names=(weight,))
 
+    def layer_norm(self, x: _Value, weight: str) -> _Value:
+        return self._record("layer_norm", [x], x.width, names=(weight,))
+
+    def head_norm(self, x: _Value, weight: str) -> _Value:
+        return self._record("head_norm", [x], x.width, names=(weight,))
+
     def linear(self, x: _Value, *names: str) -> tuple[_Value, ...]:
         outputs = [_Value(self._width_of(name), x.rows) for name in names]
         self.nodes.append(_Node("linear", [_plain(x)], list(outputs), names, [None] * len(names)))
         return tuple(outputs)
 
-    def rope(self, x: _Value) -> _Value:
-        return _Value(x.width, x.rows, rotating=_plain(x))
+    def rope(self, x: _Value, *, local: bool = False) -> _Value:
+        return _Value(x.width, x.rows, rotating=_plain(x), rope=LOCAL if local else GLOBAL)
 
     def attention(self, layer: int, q: _Value, k: _Value, v: _Value) -> _Value:
-        self._record("store_kv", [k.rotating or k, v], None, layer=layer, rotated=k.rotating is not None)
-        return self._record("attention", [q.rotating or q], q.width, layer=layer, rotated=q.rotating is not None)
+        self._record("store_kv", [k.rotating or k, v], None, layer=layer, rope=k.rope)
+        window = self._config.window(layer)
+        return self._record("attention", [q.rotating or q], q.width, layer=layer, rope=q.rope, window=window)
 
-    def silu_mul(self, gate: _Value, up: _Value) -> _Value:
-        return self._record("silu_mul", [gate, up], gate.width)
+    def gate(self, activation: Activation, gate: _Value, up: _Value) -> _Value:
+        return self._record(_GATES[activation], [gate, up], gate.width)
+
+    def activate(self, activation: Activation, x: _Value) -> _Value:
+        return self._record(activation, [x], x.width)
+
+    def experts(self, x: _Value, router: _Value, experts: Sequence[ExpertNames]) -> _Value:
+        if self._config.activation != "silu":
+            raise ValueError(f"experts are gated by silu, not by {self._config.activation}")
+        names = tuple(name for expert in experts for name in expert)
+        chosen = float(self._config.n_experts_per_token)
+        return self._record("experts", [x, router], x.width, names=names, value=chosen)
+
+    def scale(self, x: _Value, factor: float) -> _Value:
+        return self._record("scale", [x], x.width, value=factor)
+
+    def clip(self, x: _Value, bound: float) -> _Value:
+        return self._record("clip", [x], x.width, value=bound)
+
+    def softcap(self, x: _Value, cap: float) -> _Value:
+        return self._record("softcap", [x], x.width, value=cap)
 
     def add(self, x: _Value, y: _Value) -> _Value:
         return self._record("add", [x, y], x.width)
@@ -96,13 +128,15 @@ class Recorder:
         *,
         names: tuple[str, ...] = (),
         rows: Rows | None = None,
-        rotated: bool = False,
+        rope: int = -1,
         layer: int = -1,
         tap: int = -1,
+        window: int = 0,
+        value: float = 0.0,
     ) -> _Value:
         out = _Value(width or 0, rows or (reads[0].rows if reads else "T"))
         writes = [out] if width is not None else []
-        node = _Node(kind, [_plain(x) for x in reads], writes, names, rotated=rotated, layer=layer, tap=tap)
+        node = _Node(kind, [_plain(x) for x in reads], writes, names, [], rope, layer, tap, window, value)
         self.nodes.append(node)
         return out
 
@@ -199,7 +233,12 @@ def _choose_forms(nodes: list[_Node], form_of: Callable[[str], Form], adapted: b
 
 
 # Operations that can quantise a row as they finish it.
-_QUANTISING: frozenset[Kind] = frozenset({"rms_norm", "attention", "silu_mul", "pick_rows"})
+_QUANTISING: frozenset[Kind] = frozenset(
+    {"rms_norm", "layer_norm", "attention", "pick_rows", *_GATES, *_GATES.values()}
+)
+
+# Operations that may write each element where they read it.
+_IN_PLACE: frozenset[Kind] = frozenset({"scale", "clip", "softcap"})
 
 
 def _assign_buffers(nodes: list[_Node], output: _Value, adapted: bool) -> Program:
@@ -214,7 +253,7 @@ def _assign_buffers(nodes: list[_Node], output: _Value, adapted: bool) -> Progra
         reads = tuple(held[value].id for value in node.reads)
         residuals = tuple(held[value].id if value is not None else None for value in node.residuals)
         if _ends_in_place(node, i, last_read):
-            # The sum takes the residual's room: each element is read before it is written.
+            # The result takes the room of what it is added to or made of: each element is read before it is written.
             held[node.writes[0]] = held.pop(node.inputs()[-1])
         else:
             for value in node.writes:
@@ -222,14 +261,15 @@ def _assign_buffers(nodes: list[_Node], output: _Value, adapted: bool) -> Progra
         writes = tuple(held[value].id for value in node.writes)
         dead = {value: None for value in [*node.inputs(), *node.writes] if last_read.get(value, -1) <= i}
         free.extend(held.pop(value) for value in dead if value in held)
-        operations.append(
-            Operation(node.kind, reads, writes, node.names, residuals, node.rotated, node.layer, node.tap)
-        )
+        settings = node.rope, node.layer, node.tap, node.window, node.value
+        operations.append(Operation(node.kind, reads, writes, node.names, residuals, *settings))
     return Program(tuple(buffers), tuple(operations), held[output].id, adapted)
 
 
 def _ends_in_place(node: _Node, i: int, last_read: dict[_Value, int]) -> bool:
-    """Whether a single map's residual dies here, so that the sum can take its room."""
+    """Whether what an operation may overwrite dies here: a single map's residual, or what an element-wise one reads."""
+    if node.kind in _IN_PLACE:
+        return last_read[node.reads[0]] <= i and node.reads[0].forms == node.writes[0].forms
     residual = node.residuals[0] if len(node.residuals) == 1 else None
     if residual is None or residual in node.reads or last_read[residual] > i:
         return False

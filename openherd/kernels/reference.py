@@ -10,6 +10,7 @@ core's packing. Legend as in `ops.py`; hd is head_dim, L the block length of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -17,9 +18,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.config import ModelConfig
-from openherd.kernels.ops import TapName
-from openherd.kernels.rope import inverse_frequencies
+from openherd.config import Activation, ModelConfig
+from openherd.kernels.alibi import alibi_slopes
+from openherd.kernels.ops import ExpertNames, TapName
+from openherd.kernels.rope import rotary_tables
 
 F32: TypeAlias = NDArray[np.float32]
 F64: TypeAlias = NDArray[np.float64]
@@ -70,9 +72,10 @@ class Reference:
         self._tables = rows.block_tables[0][seq_of_row]  # [T, max_blocks]
         # pairs by weight for each row of the activations: T rows, and R once logit_rows has picked them
         self._row_pairs = [(adapters or {}).get(int(i), {}) for i in rows.adapters[seq_of_row]]
-        frequencies, scale = inverse_frequencies(config)
-        angles = rows.positions[:, None] * frequencies  # [T, rotary_dim/2]
-        self._cos, self._sin = np.cos(angles) * scale, np.sin(angles) * scale
+        self._turns = []  # of each table: cosines and sines, [T, rotary_dim/2] both
+        for frequencies, scale in rotary_tables(config):
+            angles = rows.positions[:, None] * frequencies
+            self._turns.append((np.cos(angles) * scale, np.sin(angles) * scale))
 
     def embed(self, weight: str) -> F32:
         embedded: F32 = self._weight(f"{weight}.weight")[self._rows.token_ids].astype(np.float32)
@@ -83,6 +86,17 @@ class Reference:
         root = np.sqrt(np.mean(x64 * x64, axis=-1, keepdims=True) + self._config.norm_eps)  # [T, 1]
         normed: F32 = (x64 / root * self._weight(f"{weight}.weight")).astype(np.float32)
         return normed  # [T, D]
+
+    def layer_norm(self, x: F32, weight: str) -> F32:
+        x64 = x.astype(np.float64)
+        centred = x64 - x64.mean(axis=-1, keepdims=True)
+        root = np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + self._config.norm_eps)  # [T, 1]
+        bias = self._weight(f"{weight}.bias") if self._config.norm_bias else 0.0
+        normed: F32 = (centred / root * self._weight(f"{weight}.weight") + bias).astype(np.float32)
+        return normed  # [T, D]
+
+    def head_norm(self, x: F32, weight: str) -> F32:
+        return self.rms_norm(x.reshape(len(x), -1, self._config.head_dim), weight).reshape(x.shape)
 
     def linear(self, x: F32, *names: str) -> tuple[F32, ...]:
         return tuple(self._linear(x, name) for name in names)
@@ -97,11 +111,11 @@ class Reference:
             y[t] = total if pair is None else total + pair.scale * (pair.b @ (pair.a @ row))
         return y  # [T, N]
 
-    def rope(self, x: F32) -> F32:
+    def rope(self, x: F32, *, local: bool = False) -> F32:
         d = self._config.rotary_dim
         heads = x.reshape(len(x), -1, self._config.head_dim).astype(np.float64)  # [T, H or K, hd]
         left, right = heads[..., : d // 2].copy(), heads[..., d // 2 : d].copy()
-        cos, sin = self._cos[:, None], self._sin[:, None]  # [T, 1, d/2]
+        cos, sin = (turn[:, None] for turn in self._turns[local])  # [T, 1, d/2]
         heads[..., : d // 2] = left * cos - right * sin
         heads[..., d // 2 : d] = right * cos + left * sin
         return heads.reshape(x.shape).astype(np.float32)
@@ -118,14 +132,50 @@ class Reference:
             pages = self._cache[blocks, layer].astype(np.float64)  # [blocks, 2, L, K, hd]
             keys, values = pages.transpose(1, 3, 0, 2, 4).reshape(2, c.n_kv_heads, -1, c.head_dim)[:, :, : position + 1]
             queries = q[t].reshape(c.n_kv_heads, -1, c.head_dim).astype(np.float64)  # [K, H/K, hd]
-            scores = queries @ keys.transpose(0, 2, 1) / np.sqrt(c.head_dim)  # [K, H/K, positions]
+            scores = self._scores(layer, queries @ keys.transpose(0, 2, 1), position)  # [K, H/K, positions]
             weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
             out[t] = (weights / weights.sum(axis=-1, keepdims=True) @ values).reshape(-1)
         return out  # [T, H*hd]
 
-    def silu_mul(self, gate: F32, up: F32) -> F32:
-        g = gate.astype(np.float64)
-        return (g * np.exp(-np.logaddexp(0.0, -g)) * up).astype(np.float32)  # [T, F]
+    def _scores(self, layer: int, products: F64, position: int) -> F64:
+        """Products of one query's heads and all keys up to its position, [K, H/K, positions], as softmax takes them."""
+        c, distances = self._config, position - np.arange(position + 1)
+        scores = products / np.sqrt(c.head_dim) if c.attention_scale is None else products * c.attention_scale
+        if c.attention_softcap:
+            scores = c.attention_softcap * np.tanh(scores / c.attention_softcap)
+        if c.alibi_max_bias:
+            scores = scores - alibi_slopes(c).reshape(c.n_kv_heads, -1, 1) * distances
+        if c.window(layer):
+            scores = np.where(distances < c.window(layer), scores, -np.inf)
+        return scores
+
+    def gate(self, activation: Activation, gate: F32, up: F32) -> F32:
+        return (_activated(activation, gate.astype(np.float64)) * up).astype(np.float32)  # [T, F]
+
+    def activate(self, activation: Activation, x: F32) -> F32:
+        return _activated(activation, x.astype(np.float64)).astype(np.float32)  # [T, F]
+
+    def experts(self, x: F32, router: F32, experts: Sequence[ExpertNames]) -> F32:
+        out = np.zeros_like(x)
+        for t, row in enumerate(x.astype(np.float64)):
+            chosen = np.sort(np.argsort(-router[t], kind="stable")[: self._config.n_experts_per_token])
+            logits = router[t, chosen].astype(np.float64)
+            weights = np.exp(logits - logits.max())
+            total = np.zeros(x.shape[1])
+            for e, weight in zip(chosen, weights / weights.sum(), strict=True):
+                gate, up, down = (self._weight(f"{name}.weight") for name in experts[e])
+                total += weight * (down @ (_activated(self._config.activation, gate @ row) * (up @ row)))
+            out[t] = total
+        return out  # [T, D]
+
+    def scale(self, x: F32, factor: float) -> F32:
+        return x * np.float32(factor)
+
+    def clip(self, x: F32, bound: float) -> F32:
+        return np.clip(x, np.float32(-bound), np.float32(bound))
+
+    def softcap(self, x: F32, cap: float) -> F32:
+        return (cap * np.tanh(x.astype(np.float64) / cap)).astype(np.float32)
 
     def add(self, x: F32, y: F32) -> F32:
         return x + y
@@ -139,6 +189,17 @@ class Reference:
     def logit_rows(self, x: F32) -> F32:
         self._row_pairs = [self._row_pairs[row] for row in self._rows.logit_rows]
         return x[self._rows.logit_rows]  # [R, D]
+
+
+def _activated(activation: Activation, x: F64) -> F64:
+    """silu and gelu as `Ops.activate` says; the tanh approximation is eq. 2 of Hendrycks and Gimpel 2016."""
+    if activation == "silu":
+        y: F64 = x * np.exp(-np.logaddexp(0.0, -x))
+    elif activation == "gelu":
+        y = x * 0.5 * np.vectorize(math.erfc, otypes=[np.float64])(-x / math.sqrt(2.0))
+    else:
+        y = 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+    return y
 
 
 def has_bias(config: ModelConfig, name: str) -> bool:

@@ -2,20 +2,48 @@
 
 A pair i of a head's rotary dimensions d is turned by position * inverse_frequency[i]; cosines and sines are both
 multiplied by the attention scale. All of it is float64: a float32 angle at position 100,000 is off by 0.004.
-Not covered: longrope's length-dependent factors, and rotations in more than one dimension.
+Not covered: frequencies that change with the running length, and rotations in more than one dimension.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.config import ModelConfig
+from openherd.config import ModelConfig, RopeScaling
 from openherd.errors import UnsupportedError
 
 F64 = NDArray[np.float64]
+
+
+def rotary_tables(config: ModelConfig) -> list[tuple[F64, float]]:
+    """Of most layers, then of local ones if they have their own base: frequencies and attention scale.
+
+    Empty for a model that does not rotate.
+    """
+    if config.alibi_max_bias:
+        return []
+    tables = [inverse_frequencies(config)]
+    if config.local_rope_theta:
+        local = replace(config, rope_theta=config.local_rope_theta, rope_scaling=RopeScaling(), rope_factors=())
+        tables.append(inverse_frequencies(local))
+    return tables
+
+
+def for_context(config: ModelConfig, max_context: int) -> ModelConfig:
+    """The config with what depends on the longest context settled: which list of longrope's divisors is in use.
+
+    As in the papers' code a context beyond the original takes the long list, but for all its positions and from the
+    start: a list that changed with the running length would make a cached key depend on when it was computed.
+    """
+    scaling = config.rope_scaling
+    if scaling.kind != "longrope":
+        return config
+    factors = scaling.long_factors if max_context > _trained_context(config) else scaling.short_factors
+    return replace(config, rope_scaling=replace(scaling, short_factors=factors, long_factors=factors))
 
 
 def inverse_frequencies(config: ModelConfig) -> tuple[F64, float]:
@@ -23,18 +51,20 @@ def inverse_frequencies(config: ModelConfig) -> tuple[F64, float]:
     d, scaling = config.rotary_dim, config.rope_scaling
     if d % 2 or d > config.head_dim:
         raise UnsupportedError(f"rotary dimension {d} must be even and at most head_dim = {config.head_dim}")
+    if config.rope_theta <= 1:
+        raise UnsupportedError(f"the base of rotary frequencies must be greater than 1, not {config.rope_theta:g}")
     base = _powers(config.rope_theta, d)
     scale = 1.0
     if scaling.kind == "linear":
         base = base / scaling.factor
-    elif scaling.kind == "dynamic":
-        base = _dynamic(config)
     elif scaling.kind == "llama3":
         base = _llama3(base, config)
     elif scaling.kind == "yarn":
         base, scale = _yarn(base, config)
+    elif scaling.kind == "longrope":
+        base, scale = _longrope(base, config)
     elif scaling.kind != "none":
-        raise UnsupportedError(f"rope scaling {scaling.kind!r}; known: none, linear, dynamic, llama3, yarn")
+        raise UnsupportedError(f"rope scaling {scaling.kind!r}; known: none, linear, llama3, yarn, longrope")
     return _divided(base, config), scale
 
 
@@ -44,22 +74,14 @@ def _powers(theta: float, d: int) -> F64:
     return powers
 
 
-def _dynamic(config: ModelConfig) -> F64:
-    """NTK-aware interpolation (bloc97 2023; Peng et al. 2023, section 3.1): the base grows to theta * factor^(d/(d-2)).
-
-    Fixed at load. A base that follows the running length, as "dynamic" once meant, would make a cached key depend
-    on when it was computed.
-    """
-    d = config.rotary_dim
-    return _powers(config.rope_theta * config.rope_scaling.factor ** (d / (d - 2)), d)
-
-
 def _llama3(base: F64, config: ModelConfig) -> F64:
     """The rule of Llama 3.1's released code (Meta 2024): by rotations in the trained context.
 
     Fewer than low_freq_factor rotations: divided by `factor`; more than high_freq_factor: kept; a linear ramp between.
     """
     s = config.rope_scaling
+    if s.low_freq_factor >= s.high_freq_factor:
+        raise UnsupportedError("rope scaling: low_freq_factor must be less than high_freq_factor")
     rotations = _trained_context(config) * base / (2 * math.pi)
     kept = np.clip((rotations - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0.0, 1.0)
     return kept * base + (1 - kept) * base / s.factor
@@ -87,6 +109,23 @@ def _yarn(base: F64, config: ModelConfig) -> tuple[F64, float]:
     return (1 - divided) * base + divided * base / s.factor, scale
 
 
+def _longrope(base: F64, config: ModelConfig) -> tuple[F64, float]:
+    """LongRoPE (Ding et al. 2024, section 3): divisors found by search; the temperature is Phi-3's.
+
+    Of two lists the short one, unless `for_context` has settled it.
+    """
+    return base / _checked_factors(config.rope_scaling.short_factors, base), config.rope_scaling.longrope_temperature
+
+
+def _checked_factors(factors: tuple[float, ...], base: F64) -> F64:
+    array = np.asarray(factors, np.float64)
+    if array.shape != base.shape or not np.all(np.isfinite(array) & (array > 0)):
+        raise UnsupportedError(
+            f"rope factors must be {len(base)} positive numbers, one for each pair; the file has {len(factors)}"
+        )
+    return array
+
+
 def _divided(base: F64, config: ModelConfig) -> F64:
     """Divisors that a file carries ready-made (GGUF's rope_freqs.weight holds the effect of `llama3` so)."""
     if not config.rope_factors:
@@ -96,12 +135,7 @@ def _divided(base: F64, config: ModelConfig) -> F64:
             f"the file carries rope factors and also declares rope scaling {config.rope_scaling.kind!r}: "
             "which one was trained is not said"
         )
-    factors = np.asarray(config.rope_factors, np.float64)
-    if factors.shape != base.shape or not np.all(np.isfinite(factors) & (factors > 0)):
-        raise UnsupportedError(
-            f"rope factors must be {len(base)} positive numbers, one for each pair; the file has {len(factors)}"
-        )
-    return base / factors
+    return base / _checked_factors(config.rope_factors, base)
 
 
 def _trained_context(config: ModelConfig) -> int:

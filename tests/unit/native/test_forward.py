@@ -22,7 +22,7 @@ from openherd.kernels.reference_sampler import log_softmax
 from openherd.kernels.rope import inverse_frequencies
 from openherd.quant.types import BLOCK_TYPES
 from tests.parity.random_llama import RandomUniform, float_source, float_tensor, random_weights
-from tests.unit.native.native_models import batch_of, loaded
+from tests.unit.native.native_models import LIMITS, batch_of, loaded
 
 BASE = ModelConfig("llama", 64, 2, 4, 2, 16, 96, 101, 512)
 CONFIGS = {
@@ -32,6 +32,8 @@ CONFIGS = {
     "head_dim_64": dataclasses.replace(BASE, n_heads=9, n_kv_heads=3, head_dim=64),
     "head_dim_80": dataclasses.replace(BASE, head_dim=80, rope_dim=20),
     "head_dim_128": dataclasses.replace(BASE, n_heads=2, n_kv_heads=1, head_dim=128),
+    "groups_of_5": dataclasses.replace(BASE, n_heads=10, n_kv_heads=2, head_dim=18, rope_dim=6),
+    "groups_of_8": dataclasses.replace(BASE, n_heads=8, n_kv_heads=1, head_dim=34),
     "biased_and_tied": dataclasses.replace(BASE, qkv_bias=True, o_bias=True, mlp_bias=True, tied_embeddings=True),
 }
 # 150 rows cross two borders of attention tiles and several chunks of rows.
@@ -72,7 +74,7 @@ def test_float_weights_give_the_oracles_logits(name: str) -> None:
 
 
 @pytest.mark.parametrize("isa", available_isas())
-@pytest.mark.parametrize("name", ["odd_heads", "head_dim_64", "head_dim_80"])
+@pytest.mark.parametrize("name", ["odd_heads", "head_dim_64", "head_dim_80", "groups_of_5", "groups_of_8"])
 def test_every_instruction_set_gives_the_oracles_logits(name: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Float weights and an f16 cache, alone and in chunks; tolerance as with the oracle's own f16 cache."""
     monkeypatch.setattr(native, "default_isa", lambda: isa)
@@ -139,6 +141,29 @@ def test_chunks_and_threads_do_not_change_a_bit(name: str, kv: str) -> None:
         assert _logits(backend, PROMPT).tobytes() == whole.tobytes()
         assert _in_chunks(backend, PROMPT, [33, 1, 64, 15, 37]).tobytes() == whole.tobytes()
         assert _in_chunks(backend, PROMPT[:70], [1] * 70).tobytes() == whole[:70].tobytes()
+
+
+@pytest.mark.parametrize("kv", ["f16", "f32"])
+@pytest.mark.parametrize("name", ["one_kv_head", "groups_of_5", "head_dim_64"])
+def test_threads_that_share_one_sequence_do_not_change_a_bit(name: str, kv: str) -> None:
+    """Steps of 1 and 3 rows far into a sequence: up to seven threads share the tiles of a few KV heads, so that cuts
+    fall inside a head, and several inside one. The whole prompt, by one thread, is never cut."""
+    config = CONFIGS[name]
+    weights = _weights(config)
+    ids, blocks = RandomUniform(9).ids(500, config.vocab_size).tolist(), list(range(40, 72))
+    sizes = [250, 196, 4, 46, 1, 3]  # 4 rows over a border of tiles: the first two see nothing of the second tile
+    whole = _in_chunks(_native(config, weights, threads=1, kv=kv), ids, [250, 250], blocks)
+    for threads in (1, 2, 3, 7):
+        actual = _in_chunks(_native(config, weights, threads=threads, kv=kv), ids, sizes, blocks)
+        assert actual.tobytes() == whole.tobytes()
+
+
+def test_memory_of_attention_that_threads_share_is_planned() -> None:
+    config = CONFIGS["head_dim_64"]
+    weights, limits = _weights(config), dataclasses.replace(LIMITS, max_context=8192)
+    alone, two, three = (NativeBackend(n).plan(config, weights, KVSpec(), limits).scratch for n in (1, 2, 3))
+    records = 128 * 30 * (64 + 32) * 4  # tiles; queries of 10 rows; a query's record
+    assert (two - alone, three - alone) == (records, 2 * records)
 
 
 def test_company_does_not_change_a_bit() -> None:

@@ -140,7 +140,7 @@ def test_activations_are_quantized_as_specified(isa: str) -> None:
     x[3, 32:64] = 0
     x[4, :32] *= np.float32(2.0**-125)  # so small that 16256 / absmax would overflow: a block of zeros
     x[5, :8] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -126.5, 126.5]  # a coarse block with steps of 1: ties
-    x[5, 8:] = 100
+    x[5, 8:32], x[5, 32:] = 100, 200  # others stand out
     x[6, :8] = [16256, 0.5, 1.5, 2.5, -0.5, -1.5, -16255.5, 63.5]  # a fine one
     x[6, 8:] = 1
     codes, scales = _native.quantize_activations(x, isa=isa)
@@ -183,14 +183,18 @@ def test_a_non_finite_activation_spoils_its_own_row_only(type: BlockType, isa: s
 def test_a_non_finite_scale_spoils_its_own_output_only(isa: str, name: str, half: int) -> None:
     type = BLOCK_TYPES[name]
     rows = random_rows(type, 20, 512)
-    x = activations(3, 512)
+    x = activations(9, 512)
+    x[:, 100:200] *= 8  # some blocks of 15 bits, and others
     clean = _native.PackedWeight(type.ggml_id, rows, 512).linear(x, isa=isa)
     at = {"Q2_K": 80, "Q3_K": 108, "Q6_K": 208}.get(name, 0)
     rows[18, at : at + 2] = np.array([half], np.uint16).view(np.uint8)
-    y = _native.PackedWeight(type.ggml_id, rows, 512).linear(x, isa=isa)
+    weight = _native.PackedWeight(type.ggml_id, rows, 512)
+    y = weight.linear(x, isa=isa)
     assert not np.isfinite(y[:, 18]).any()
     others = [n for n in range(20) if n != 18]
     assert (bits(y[:, others]) == bits(clean[:, others])).all()
+    for n in range(1, 9):
+        np.testing.assert_array_equal(weight.linear(x[:n], isa=isa), y[:n], err_msg=f"{n} rows at once")
 
 
 def test_an_empty_batch_gives_an_empty_result() -> None:

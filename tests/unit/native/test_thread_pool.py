@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import multiprocessing
 import os
+import platform
 import threading
 from multiprocessing.connection import Connection
 
@@ -73,6 +76,29 @@ def test_backends_run_side_by_side_on_python_threads() -> None:
         worker.join(60)
     assert len(seen) == 30
     assert set(seen) == {expected}
+
+
+# FE_TOWARDZERO of <fenv.h>
+TOWARD_ZERO = {"x86_64": 0xC00, "aarch64": 0xC00000}
+
+
+@pytest.mark.skipif(platform.machine() not in TOWARD_ZERO, reason="the mode's number is not known here")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_callers_rounding_mode_changes_no_bit(threads: int) -> None:
+    """Else bits depend on which thread does a share: the mode, and with it FTZ, belongs to a thread."""
+    backend = _backend(threads)
+    expected = _bits(backend)
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    mode = TOWARD_ZERO[platform.machine()]
+    nearest = libm.fegetround()
+    assert libm.fesetround(mode) == 0
+    try:
+        assert libm.fegetround() == mode
+        seen = {_bits(backend) for _ in range(20)}
+        assert libm.fegetround() == mode  # which is the caller's again
+    finally:
+        libm.fesetround(nearest)
+    assert seen == {expected}
 
 
 def test_closing_ends_the_workers() -> None:

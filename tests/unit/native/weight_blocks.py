@@ -54,9 +54,9 @@ def offsets(type: BlockType, rows: U8) -> F32 | float:
 
 
 def fine_blocks(absmax: F32) -> NDArray[np.bool_]:
-    """Which blocks [T, K / 32] of rows have 15 bits: those above 1.5 times their row's mean, summed in order."""
+    """Which blocks [T, K / 32] of rows have 15 bits: those above their row's mean, summed in order."""
     total = np.cumsum(absmax, axis=-1, dtype=np.float32)[:, -1:]
-    return absmax > np.float32(1.5) / np.float32(absmax.shape[1]) * total
+    return absmax > np.float32(1) / np.float32(absmax.shape[1]) * total
 
 
 def quantized_activations(x: F32) -> tuple[F32, F32]:

@@ -1,0 +1,55 @@
+#include "quantizers/quantize_rows.h"
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace herd {
+
+HERD_DECLARE(const QuantizeKernels quantize_kernels_of_isa)
+
+const QuantizeKernels& quantize_kernels(Isa isa) { HERD_SELECT(isa, quantize_kernels_of_isa) }
+
+int64_t scale_len(BlockType type) {
+  switch (type) {
+    case BlockType::q2_k:
+    case BlockType::q3_k:
+    case BlockType::q6_k: return 16;
+    case BlockType::q4_0:
+    case BlockType::q4_1:
+    case BlockType::q5_0:
+    case BlockType::q5_1:
+    case BlockType::q8_0:
+    case BlockType::q4_k:
+    case BlockType::q5_k: return 32;
+    default: return 0;
+  }
+}
+
+bool is_searched(BlockType type) { return scale_len(type) != 0; }
+
+TotalError quantize_rows(ThreadPool& pool, Isa isa, BlockType type, const float* x, const float* importance,
+                         int64_t rows, int64_t cols, uint8_t* out) {
+  constexpr int64_t kGroup = 16;  // scales, one in each lane
+  const BlockShape shape = block_shape(type);
+  if (!is_searched(type)) throw std::invalid_argument(std::string(shape.name) + " has no codes to search for");
+  if (cols % shape.values != 0)
+    throw std::invalid_argument(std::string(shape.name) + " rows hold a multiple of " + std::to_string(shape.values) +
+                                " values, not " + std::to_string(cols));
+  const int64_t scales = rows * cols / scale_len(type), groups = (scales + kGroup - 1) / kGroup;
+  std::vector<BlockError> errors(static_cast<size_t>(scales));
+  const QuantizeJob job{type, x, importance, cols, out, errors.data()};
+  const QuantizeKernels& kernels = quantize_kernels(isa);
+  pool.run([&](int thread) {
+    const Range mine = partition(groups, 1, thread, pool.size());
+    kernels.quantize(job, scales, mine.begin, mine.end);
+  });
+  TotalError total{};
+  for (const BlockError& error : errors) {
+    total.squared += static_cast<double>(error.squared);
+    total.power += static_cast<double>(error.power);
+  }
+  return total;
+}
+
+}  // namespace herd

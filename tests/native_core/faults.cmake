@@ -1,0 +1,22 @@
+# Mistakes made on purpose: each must end in the report named here, else its sanitizer watches nothing.
+add_executable(fault fault.cc)
+target_compile_options(fault PRIVATE -O0)
+target_link_libraries(fault PRIVATE herd_core Threads::Threads)
+
+function(herd_must_report fault report)
+  add_test(NAME fault_${fault} COMMAND fault ${fault})
+  set_tests_properties(fault_${fault} PROPERTIES PASS_REGULAR_EXPRESSION "${report}")
+endfunction()
+
+if(HERD_SANITIZE STREQUAL "address")
+  herd_must_report(overflow "AddressSanitizer: heap-buffer-overflow")
+  herd_must_report(use_after_free "AddressSanitizer: heap-use-after-free")
+  herd_must_report(weight_overflow "AddressSanitizer: use-after-poison")
+  herd_must_report(leak "LeakSanitizer: detected memory leaks")
+  herd_must_report(signed_overflow "runtime error: signed integer overflow")
+  herd_must_report(misaligned "runtime error: load of misaligned address")
+  herd_must_report(float_cast "runtime error: .* is outside the range of representable values")
+  herd_must_report(bounds "runtime error: index 4 out of bounds")
+else()
+  herd_must_report(race "ThreadSanitizer: data race")
+endif()
