@@ -55,8 +55,20 @@ class SchemaError(InputError):
     """A JSON schema cannot be enforced; the message names the keyword."""
 
 
+class ToolError(InputError):
+    """A tool, a choice of tools or a call of one is malformed. `param` is the place in the request."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class DownloadError(HerdError):
     """Fetching a model failed: no network, no space, or a checksum that does not match."""
+
+
+class OutputError(HerdError):
+    """A file could not be written: no space, no permission, or something is in its place."""
 
 
 class CapacityError(HerdError):

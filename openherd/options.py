@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal
 
 from openherd.errors import OptionError
@@ -52,6 +53,9 @@ class SamplingParams:
     """Number of independent answers."""
     logprobs: int | None = None
     """Report the log-probability of each token, with this many alternatives."""
+    # On, as it changes no bit of an answer and drafts only where that is faster: bench/speculation.py measures both.
+    speculate: bool = True
+    """Guess tokens from the text so far and check several in one step: the same answer, sooner where it repeats."""
 
     def __post_init__(self) -> None:
         _in_range("temperature", self.temperature, 0.0, 100.0)
@@ -60,6 +64,8 @@ class SamplingParams:
         _in_range("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         _in_range("presence_penalty", self.presence_penalty, -100.0, 100.0)
         _in_range("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        if not isinstance(self.speculate, bool):
+            raise OptionError(f"speculate must be true or false, not {self.speculate!r}")
         _whole("top_k", self.top_k, 0, 2**31 - 1)
         _whole("n", self.n, 1, 128)
         if self.max_tokens is not None:
@@ -113,22 +119,50 @@ class EngineOptions:
         _whole("max_batch_tokens", self.max_batch_tokens, 16, 65536)
 
 
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What `herd bench` measures, and how often."""
+
+    threads: int | None = None
+    """Compute threads; none: one for each core this process may use."""
+    repetitions: int | None = None
+    """How often everything is measured; none: 5 times, or as often as fits a minute."""
+    quick: bool = False
+    """Twice, without the long context and fresh processes: some ten seconds."""
+    only: tuple[str, ...] = ()
+    """Measure only this, besides the limits: prefill, decode, batch, long, start or memory; may be given again."""
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            _whole("threads", self.threads, 1, 1024)
+        if self.repetitions is not None:
+            _whole("repetitions", self.repetitions, 1, 1000)
+
+
 def help_text(options: type[Any], name: str) -> str:
     """The documentation string that stands under field `name` of an options dataclass."""
-    import ast
-    import inspect
-    import textwrap
-
-    body = ast.parse(textwrap.dedent(inspect.getsource(options))).body[0]
-    assert isinstance(body, ast.ClassDef)
     if name not in {f.name for f in fields(options)}:
         raise KeyError(name)
+    return _help_texts(options)[name]  # type: ignore[arg-type]  # mypy takes dataclasses for unhashable
+
+
+@cache
+def _help_texts(options: type[Any]) -> dict[str, str]:
+    """Of all fields. Kept, because the command line's parser asks again whenever it reads an annotation."""
+    import ast
+    import inspect
+    import sys
+
+    # The whole module is parsed in 2 ms; to find the end of one class, inspect would take 20.
+    module = ast.parse(inspect.getsource(sys.modules[options.__module__]))
+    body = next(node for node in module.body if isinstance(node, ast.ClassDef) and node.name == options.__name__)
+    texts = {}
     for before, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and before.target.id == name:
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
             assert isinstance(after, ast.Expr)
             assert isinstance(after.value, ast.Constant)
-            return str(after.value.value)
-    raise KeyError(name)
+            texts[before.target.id] = str(after.value.value)
+    return texts
 
 
 def _in_range(name: str, value: Any, low: float, high: float, *, low_open: bool = False) -> None:

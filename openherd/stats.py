@@ -13,6 +13,8 @@ class EngineStats:
     num_prompt_tokens: int = 0  # computed, not found in the cache
     num_cached_tokens: int = 0  # prompt tokens found in the prefix cache or shared with a sibling
     num_generated_tokens: int = 0
+    num_drafted_tokens: int = 0  # guessed by speculation and checked by a step
+    num_accepted_tokens: int = 0  # of these, right and part of an answer
     num_finished: int = 0
     num_aborted: int = 0
     num_preemptions: int = 0

@@ -1,4 +1,4 @@
-"""What a model file says of itself, as plain data, for `herd inspect`. Headers only: any size answers at once."""
+"""What a model says of itself, as plain data, for `herd inspect`. Headers only: any size answers at once."""
 
 from __future__ import annotations
 
@@ -9,65 +9,60 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from openherd.checkpoints import names
-from openherd.checkpoints.gguf import read_model_config, short_metadata
-from openherd.checkpoints.gguf_header import GGUFHeader, read_header
-from openherd.checkpoints.gguf_keys import Keys
-from openherd.checkpoints.tensor_info import TensorInfo
+from openherd.checkpoints.name_table import NameTable
+from openherd.checkpoints.source import Tensor
+from openherd.checkpoints.survey import survey
 from openherd.config import ModelConfig
-from openherd.errors import HerdError
+from openherd.parsers import model_format
 from openherd.quant.types import BLOCK_TYPES
 
-_TEMPLATE = "tokenizer.chat_template"
 _TEMPLATE_START = 200  # characters of the chat template that are shown
 
 
 def describe(path: str | Path) -> dict[str, Any]:
-    """A JSON-able description of the GGUF file at `path`.
+    """A JSON-able description of the model at `path`: a file or a folder, as `open_checkpoint` takes them.
 
-    A file whose header is sound but which openherd does not run is described too: `config` and `memory` are then
-    None and `unsupported` says why. Raises FormatError, ModelNotFoundError, or UnsupportedError for a header that
+    A model whose headers are sound but which openherd does not run is described too: `config` and `memory` are then
+    None and `unsupported` says why. Raises FormatError, ModelNotFoundError, or UnsupportedError for headers that
     cannot be read.
     """
-    path = Path(path)
-    header = read_header(path)
-    keys = Keys(path, header.keys)
-    config, unsupported = _config(header, keys)
-    tensors = list(header.tensors.values())
+    found = survey(Path(path))
+    config, template = found.config, found.template
+    tensors = list(found.tensors.values())
     num_parameters = sum(math.prod(t.shape) for t in tensors)
     num_bytes = sum(t.nbytes for t in tensors)
     return {
-        "path": str(path),
-        "format": f"GGUF v{header.version}",
-        "file_bytes": len(header.data),
-        "name": _text(keys, "general.name"),
-        "license": _text(keys, "general.license"),
-        "architecture": _text(keys, "general.architecture"),
-        "unsupported": unsupported,
-        "config": asdict(config) | {"rope_factors": list(config.rope_factors)} if config else None,
+        "path": str(found.path),
+        "format": found.format,
+        "files": [str(file) for file in found.files],
+        "file_bytes": found.file_bytes,
+        "name": found.name,
+        "license": found.license,
+        "architecture": found.architecture,
+        "unsupported": found.unsupported,
+        "assumed": list(found.notes),
+        "config": _listed(asdict(config)) if config else None,
         "parameters": num_parameters,
         "bits_per_weight": round(8 * num_bytes / num_parameters, 3) if num_parameters else None,
         "types": _types(tensors),
         "memory": _memory(config, num_bytes) if config else None,
-        "tokenizer": _tokenizer(keys),
-        "chat_template": _template(keys),
-        "metadata": _metadata(header),
-        "tensors": [_tensor(t) for t in tensors],
+        "tokenizer": found.tokenizer,
+        "chat_template": _template(template, found.template_source),
+        "tool_calls": model_format(template).description,
+        "thinks": model_format(template).thinks,
+        "metadata": _metadata(found.metadata),
+        "tensors": [_tensor(t, found.names) for t in tensors],
     }
 
 
-def _config(header: GGUFHeader, keys: Keys) -> tuple[ModelConfig | None, str | None]:
-    try:
-        return read_model_config(header, keys), None
-    except HerdError as error:
-        return None, str(error)
+def _listed(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _listed(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
-def _text(keys: Keys, key: str) -> str | None:
-    return keys.text(key) if key in keys else None
-
-
-def _types(tensors: list[TensorInfo]) -> dict[str, dict[str, float]]:
+def _types(tensors: list[Tensor]) -> dict[str, dict[str, float]]:
     """By storage type, most bytes first: number of tensors, of parameters, of bytes, and bits a weight."""
     count, parameters, size = Counter[str](), Counter[str](), Counter[str]()
     for t in tensors:
@@ -95,33 +90,22 @@ def _memory(config: ModelConfig, weights: int) -> dict[str, int]:
     }
 
 
-def _tokenizer(keys: Keys) -> dict[str, Any]:
-    """Facts that need no token decoded."""
-    tokens = "tokenizer.ggml.tokens"
-    return {
-        "model": _text(keys, "tokenizer.ggml.model"),
-        "pre": _text(keys, "tokenizer.ggml.pre"),
-        "vocab_size": len(keys.strings(tokens)) if tokens in keys else None,
-    }
-
-
-def _template(keys: Keys) -> dict[str, Any] | None:
-    template = _text(keys, _TEMPLATE)
+def _template(template: str | None, source: str | None) -> dict[str, Any] | None:
     if template is None:
         return None
     return {
         "sha256": hashlib.sha256(template.encode()).hexdigest(),
         "characters": len(template),
+        "source": source,
         "start": template[:_TEMPLATE_START],
     }
 
 
-def _metadata(header: GGUFHeader) -> dict[str, Any]:
-    """The file's keys without the template, which has a place of its own; JSON has no NaN or infinity: as strings."""
-    short = short_metadata(header)
-    short.pop(_TEMPLATE, None)
+def _metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The files' keys; JSON has no NaN or infinity: as strings."""
     return {
-        key: [_finite(v) for v in value] if isinstance(value, list) else _finite(value) for key, value in short.items()
+        key: [_finite(v) for v in value] if isinstance(value, list) else _finite(value)
+        for key, value in metadata.items()
     }
 
 
@@ -129,11 +113,11 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _tensor(info: TensorInfo) -> dict[str, Any]:
+def _tensor(tensor: Tensor, names: NameTable) -> dict[str, Any]:
     return {
-        "name": info.name,
-        "canonical": names.from_gguf(info.name),
-        "shape": list(info.shape),
-        "type": info.type.name,
-        "bytes": info.nbytes,
+        "name": tensor.name,
+        "canonical": ", ".join(names.from_file(tensor.name)) or None,
+        "shape": list(tensor.shape),
+        "type": tensor.type.name,
+        "bytes": tensor.nbytes,
     }

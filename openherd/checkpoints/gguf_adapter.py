@@ -1,8 +1,8 @@
 """A LoRA adapter in a GGUF file, as llama.cpp's convert_lora_to_gguf.py writes it.
 
 Tensors are named after the weight they add to (`blk.0.attn_q.weight.lora_a`). Outputs of query and key maps are in
-GGUF's row order, so rows of their B are reordered like the weight's own. Not covered: adapters other than LoRA for
-the "llama" architecture, activated LoRA.
+GGUF's row order, so rows of their B are reordered like the weight's own. Not covered: adapters other than LoRA,
+adapters of maps that a family keeps fused in one tensor, activated LoRA.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.checkpoints import llama_config, names
+from openherd.checkpoints.families import Family, by_name
 from openherd.checkpoints.gguf_header import GGUFHeader, read_header
 from openherd.checkpoints.gguf_keys import Keys
 from openherd.checkpoints.lora import match_pairs
@@ -26,7 +26,6 @@ from openherd.errors import UnsupportedError
 _ALPHA = "adapter.lora.alpha"
 _REQUIRED = {
     "general.type": "adapter",
-    "general.architecture": llama_config.ARCHITECTURE,
     "adapter.type": "lora",
 }
 _KNOWN = frozenset({_ALPHA, "adapter.type"})
@@ -40,15 +39,16 @@ def open_gguf_adapter(path: Path, config: ModelConfig) -> Adapter:
     """
     header = read_header(path)
     keys = Keys(path, header.keys)
-    _refuse_others(keys)
-    pairs, rank = match_pairs(path, _halves(header, config), config)
+    family = by_name(config.family)
+    _refuse_others(keys, family.architecture)
+    pairs, rank = match_pairs(path, _halves(header, config, family), config)
     # llama.cpp takes alpha 0 to mean a scale of 1.
     alpha = keys.number(_ALPHA)
     return Adapter(path, rank, alpha / rank if alpha else 1.0, pairs)
 
 
-def _refuse_others(keys: Keys) -> None:
-    for key, value in _REQUIRED.items():
+def _refuse_others(keys: Keys, architecture: str) -> None:
+    for key, value in {**_REQUIRED, "general.architecture": architecture}.items():
         if keys.text(key, "model" if key == "general.type" else None) != value:
             raise UnsupportedError(f"{keys.path}: {key} is {keys.shown(key)}; an adapter for openherd has {value!r}")
     for key in keys:
@@ -56,19 +56,22 @@ def _refuse_others(keys: Keys) -> None:
             raise UnsupportedError(f"{keys.path}: openherd does not know the key {key}, which may change the adapter")
 
 
-def _halves(header: GGUFHeader, config: ModelConfig) -> dict[str, dict[str, Tensor]]:
+def _halves(header: GGUFHeader, config: ModelConfig, family: Family) -> dict[str, dict[str, Tensor]]:
     """{canonical weight: {"a": Tensor, "b": Tensor}}."""
     halves: dict[str, dict[str, Tensor]] = {}
+    names = family.names["gguf"]
     for gguf_name, info in header.tensors.items():
         weight, _, side = gguf_name.rpartition(".lora_")
-        name = names.from_gguf(weight)
-        if name is None or side not in ("a", "b"):
+        held = names.from_file(weight)
+        if len(held) != 1 or side not in ("a", "b"):
             raise UnsupportedError(f"{header.path}: {gguf_name!r} is not a LoRA tensor of a linear map")
         if info.type.name not in _PLAIN:
             raise UnsupportedError(
                 f"{header.path}: {gguf_name} has type {info.type.name}; adapters are read as {', '.join(_PLAIN)}"
             )
-        read = _reader(header, info, reorder=side == "b" and is_rotary(name), head_dim=config.head_dim)
+        (name,) = held
+        reorder = side == "b" and "gguf" in family.interleaved and is_rotary(name)
+        read = _reader(header, info, reorder=reorder, head_dim=config.head_dim)
         halves.setdefault(name, {})[side] = Tensor(gguf_name, info.shape, info.type, read)
     return halves
 

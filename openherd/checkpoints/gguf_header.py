@@ -2,11 +2,12 @@
 
 Source: ggml's docs/gguf.md, versions 2 and 3, little-endian. A file is hostile input: what it says is checked before
 it is used, so that a refusal takes less than a second and less memory than twice the file and 64 MiB. Not covered:
-version 1, big-endian files, nested arrays, files split in parts.
+version 1, big-endian files, nested arrays. Parts of a split file are read one by one (`gguf_parts` joins them).
 """
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class GGUFHeader:
     keys: dict[str, Value]
     tensors: dict[str, TensorInfo]
     data: NDArray[np.uint8]
+    file: mmap.mmap
+    key_places: dict[str, tuple[int, int]]  # where each key's type and value lie: bytes from, to
 
 
 def read_header(path: Path) -> GGUFHeader:
@@ -58,10 +61,9 @@ def read_header(path: Path) -> GGUFHeader:
     version = _version(cursor)
     num_tensors = cursor.count("tensors", least_bytes=24, limit=MAX_TENSORS)
     num_keys = cursor.count("keys", least_bytes=13, limit=MAX_KEYS)
-    keys = _keys(cursor, num_keys)
+    keys, places = _keys(cursor, num_keys)
     alignment = _alignment(cursor, keys)
-    _refuse_parts(cursor, keys)
-    return GGUFHeader(path, version, keys, _tensors(cursor, num_tensors, alignment), cursor.bytes)
+    return GGUFHeader(path, version, keys, _tensors(cursor, num_tensors, alignment), cursor.bytes, cursor.data, places)
 
 
 def _version(cursor: Cursor) -> int:
@@ -76,16 +78,19 @@ def _version(cursor: Cursor) -> int:
     return version
 
 
-def _keys(cursor: Cursor, count: int) -> dict[str, Value]:
+def _keys(cursor: Cursor, count: int) -> tuple[dict[str, Value], dict[str, tuple[int, int]]]:
     keys: dict[str, Value] = {}
+    places: dict[str, tuple[int, int]] = {}
     for _ in range(count):
         cursor.at = ""
         key = cursor.name()
         if key in keys:
             cursor.fail(f"the key {key!r} stands twice")
         cursor.at = key
+        start = cursor.pos
         keys[key] = cursor.value(cursor.scalar("I"))
-    return keys
+        places[key] = (start, cursor.pos)
+    return keys, places
 
 
 def _alignment(cursor: Cursor, keys: dict[str, Value]) -> int:
@@ -96,18 +101,6 @@ def _alignment(cursor: Cursor, keys: dict[str, Value]) -> int:
     if not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
         cursor.fail(f"the alignment must be a power of two from 8 to {MAX_ALIGNMENT}, not {alignment}")
     return alignment
-
-
-def _refuse_parts(cursor: Cursor, keys: dict[str, Value]) -> None:
-    cursor.at = "split.count"
-    parts = keys.get("split.count", 1)
-    if type(parts) is not int:
-        cursor.fail("the number of parts is not a whole number")
-    if parts > 1:
-        raise UnsupportedError(
-            f"{cursor.path} is one of {parts} parts of a model (split.count); openherd reads models of one file",
-            hint="join the parts with llama.cpp's `llama-gguf-split --merge`",
-        )
 
 
 def _tensors(cursor: Cursor, count: int, alignment: int) -> dict[str, TensorInfo]:

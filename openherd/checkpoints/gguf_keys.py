@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,13 @@ class Keys:
     def __getitem__(self, key: str) -> Value:
         return self._values[key]
 
+    def items(self) -> ItemsView[str, Value]:
+        return self._values.items()
+
+    def without(self, key: str) -> Keys:
+        """The keys but one, which its reader has read in another sense than the common one."""
+        return Keys(self.path, {other: value for other, value in self._values.items() if other != key})
+
     def text(self, key: str, default: str | None = None) -> str:
         value = self._get(key, default)
         if not isinstance(value, str):
@@ -59,6 +66,13 @@ class Keys:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.wrong(key, "must be a finite number")
         return float(value)
+
+    def positive(self, key: str, default: float | None = None) -> float:
+        """A finite number greater than 0."""
+        value = self.number(key, default)
+        if value <= 0:
+            raise self.wrong(key, "must be greater than 0")
+        return value
 
     def same_whole(self, key: str, default: int | None = None) -> int:
         """A size that a file may give for each layer, where openherd needs it to be the same for all."""

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
+from openherd.checkpoints.end_tokens import END_OF_MESSAGE, end_of_turn, stop_ids
 from openherd.checkpoints.gguf_keys import Keys
 from openherd.checkpoints.string_array import StringArray
+from openherd.checkpoints.tokenizer_rules import with_rules
 from openherd.errors import FormatError, UnsupportedError
-from openherd.tokenizers.spec import TokenizerSpec, TokenType
+from openherd.tokenizers.spec import TokenizerSpec, TokenType, ids_of_types
 
 KINDS: dict[str, Literal["bpe", "spm"]] = {"gpt2": "bpe", "llama": "spm"}
 
@@ -19,12 +23,6 @@ PRE_ADDS_BOS = frozenset(
     {"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken", "chameleon"}
 )
 
-# What ends a turn or a message in the chat formats in use; often the file's eos is another token.
-END_OF_TURN = (
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>",
-    "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|return|>", "<|call|>", "</s>", "[EOS]", "<eos>",
-)  # fmt: skip
-END_OF_MESSAGE = "<|eom_id|>"
 NO_TOKEN = 2**32 - 1
 _P = "tokenizer.ggml."
 
@@ -49,10 +47,9 @@ def read_tokenizer(keys: Keys, vocab_size: int) -> TokenizerSpec:
     types = _token_types(keys, vocab_size)
     by_name = _special_by_name(tokens, types)
     eos_id = _id(keys, "eos", vocab_size, None if bpe else 2)
-    eot_id = _id(keys, "eot", vocab_size, next((by_name[n] for n in END_OF_TURN if n in by_name), None))
+    eot_id = _id(keys, "eot", vocab_size, end_of_turn(by_name))
     eom_id = _id(keys, "eom", vocab_size, by_name.get(END_OF_MESSAGE))
-    ends = {eos_id, eot_id, eom_id} | {by_name[n] for n in (*END_OF_TURN, END_OF_MESSAGE) if n in by_name}
-    return TokenizerSpec(
+    spec = TokenizerSpec(
         kind=kind,
         pre=pre,
         tokens=tokens,
@@ -68,26 +65,26 @@ def read_tokenizer(keys: Keys, vocab_size: int) -> TokenizerSpec:
         add_bos=keys.truth(_P + "add_bos_token", not bpe or pre in PRE_ADDS_BOS),
         add_eos=keys.truth(_P + "add_eos_token", False),
         add_space_prefix=keys.truth(_P + "add_space_prefix", not bpe),
-        stop_ids=frozenset(end for end in ends if end is not None),
+        stop_ids=stop_ids(by_name, eos_id, eot_id, eom_id),
     )
+    return with_rules(keys, spec)
 
 
-def _token_types(keys: Keys, vocab_size: int) -> list[int]:
-    """The type of each token; without the key every token is a normal one."""
+def _token_types(keys: Keys, vocab_size: int) -> bytes:
+    """The type of each token, a byte for each; without the key every token is a normal one."""
     key = _P + "token_type"
     if key not in keys:
-        return [TokenType.NORMAL] * vocab_size
+        return bytes([TokenType.NORMAL]) * vocab_size
     types = keys.numbers(key, "iu", vocab_size)
     if types.min() < 0 or types.max() > max(TokenType):
         raise FormatError(f"{keys.path}: {key} has values outside 0 to {max(TokenType)}")
-    as_list: list[int] = types.tolist()
-    return as_list
+    return types.astype(np.uint8).tobytes()
 
 
-def _special_by_name(tokens: StringArray, types: list[int]) -> dict[str, int]:
+def _special_by_name(tokens: StringArray, types: bytes) -> dict[str, int]:
     """Ids of control and user-defined tokens by their text: the few strings that are decoded to open a file."""
-    special = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
-    return {tokens[i]: i for i, token_type in enumerate(types) if token_type in special}
+    special = ids_of_types(types, TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
+    return {tokens[i]: i for i in special}
 
 
 def _id(keys: Keys, name: str, vocab_size: int, default: int | None) -> int | None:

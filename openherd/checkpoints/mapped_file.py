@@ -32,6 +32,18 @@ def map_file(path: Path) -> mmap.mmap:
         raise FormatError(f"{path} cannot be read: {error}") from None
 
 
+def give_back(file: mmap.mmap, offset: int, nbytes: int) -> None:
+    """Let go of the memory that holds these bytes of the file; touching them again reads them again.
+
+    Only whole pages inside the range: a neighbour may still be in use. Where the system has no such call, nothing
+    happens, and the pages stay until the system wants them.
+    """
+    page = mmap.ALLOCATIONGRANULARITY
+    start, end = -(-offset // page) * page, (offset + nbytes) // page * page
+    if start < end and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
 def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise FormatError(f"{path} is a directory, not a model file")

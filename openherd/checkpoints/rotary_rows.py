@@ -21,3 +21,9 @@ def halves_from_interleaved(rows: U8, head_dim: int) -> U8:
 def is_rotary(name: str) -> bool:
     """Whether the canonical tensor `name` makes queries or keys, whose rows are rotated."""
     return name.rpartition(".")[0].endswith(("self_attn.q_proj", "self_attn.k_proj"))
+
+
+def interleaved_from_halves(rows: U8, head_dim: int) -> U8:
+    """The inverse: rows [N, row_bytes] in Hugging Face's order as a copy in GGUF's."""
+    heads = rows.reshape(-1, 2, head_dim // 2, rows.shape[-1])  # [heads, side, pair, row_bytes]
+    return heads.swapaxes(1, 2).reshape(rows.shape)

@@ -2,11 +2,12 @@
 
 Source: the safetensors format (8 bytes length, a JSON header, the data). Checked before use: the header's length,
 its JSON, every name, type, shape and place, and that the tensors fill the data exactly, with no hole, no overlap and
-nothing after them. Not covered: files split in shards, and integer, boolean, float64 and 8-bit float tensors.
+nothing after them. Shards are `hf_weights`' to join. Not covered: integer, boolean, float64 and 8-bit float tensors.
 """
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class SafetensorsFile:
     tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
     data: NDArray[np.uint8]
+    file: mmap.mmap
 
 
 def read_safetensors(path: Path) -> SafetensorsFile:
@@ -57,7 +59,7 @@ def read_safetensors(path: Path) -> SafetensorsFile:
     metadata = _metadata(path, header.pop(_METADATA, {}))
     tensors = {name: _tensor(path, name, entry, data_start) for name, entry in header.items()}
     _check_places(path, tensors, data_start, len(data))
-    return SafetensorsFile(path, tensors, metadata, np.frombuffer(data, np.uint8))
+    return SafetensorsFile(path, tensors, metadata, np.frombuffer(data, np.uint8), data)
 
 
 def _metadata(path: Path, value: object) -> dict[str, str]:

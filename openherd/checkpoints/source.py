@@ -21,6 +21,9 @@ from openherd.tokenizers.spec import TokenizerSpec
 
 U8 = NDArray[np.uint8]
 
+# Begins a `template_source` that was chosen for the model, because its files have none.
+BUILT_IN = "built in: "
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -30,6 +33,7 @@ class Tensor:
     shape: tuple[int, ...]  # row-major: the last dimension is contiguous
     type: BlockType
     read: Callable[[], U8]  # the raw blocks, [N, row_bytes], in canonical row order
+    give_back: Callable[[], None] = lambda: None  # lets go of the memory that reading took; reading again is allowed
 
     def rows(self) -> U8:
         """Raw blocks as [N, row_bytes] uint8, N the product of all but the last dimension (1 for a vector).
@@ -64,13 +68,22 @@ class Checkpoint:
     """A model as it lies on disk: config, tensors, tokenizer, template and what the file says of itself."""
 
     path: Path
-    format: str  # "GGUF v3"
+    format: str  # "GGUF v3", "Hugging Face (safetensors)", "Meta"
     config: ModelConfig
     tensors: TensorSource
     tokenizer: TokenizerSpec
     chat_template: str | None
     license: str | None
     metadata: Mapping[str, Any]  # the file's own keys, long arrays left out; for inspect
+    template_source: str | None = None  # the template's file or key, or `BUILT_IN`, a name and why
+    files: tuple[Path, ...] = ()  # the files that hold the tensors
+    notes: tuple[str, ...] = ()  # what the files leave open and was assumed
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """`notes`, and the template if it was chosen for the model: what a person should hear before trusting it."""
+        source = self.template_source or ""
+        return (*self.notes, f"chat template {source}") if source.startswith(BUILT_IN) else self.notes
 
 
 @dataclass(frozen=True, slots=True)

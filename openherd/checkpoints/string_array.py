@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import overload
 
+import numpy as np
+
 from openherd.errors import FormatError
 
 U64 = Struct("<Q")
@@ -40,10 +42,31 @@ class StringArray(Sequence[str]):
         return self._decode(self._offsets[index])
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._decode, self._offsets)
+        return iter(self._together() or map(self._decode, self._offsets))
 
     def __repr__(self) -> str:
         return f"<{len(self)} strings of {self._where}>"
+
+    def _together(self) -> list[str] | None:
+        """All strings, in about half of the time of one by one: decoded as one text with NULs between, then cut.
+
+        None when a string holds a NUL itself or is not UTF-8.
+        """
+        if not self._offsets:
+            return []
+        start, last = self._offsets[0], self._offsets[-1]
+        end = last + U64.size + U64.unpack_from(self._data, last)[0]
+        text = np.frombuffer(self._data[start:end], np.uint8).copy()
+        lengths = np.array(self._offsets, np.int64) - start
+        kept = np.ones(len(text), np.bool_)
+        for byte in range(U64.size - 1):
+            kept[lengths + byte] = False
+        text[lengths + U64.size - 1] = 0
+        try:
+            strings = text[kept].tobytes().decode().split("\0")
+        except UnicodeDecodeError:
+            return None
+        return strings[1:] if len(strings) == len(self) + 1 else None
 
     def _decode(self, offset: int) -> str:
         start = offset + U64.size

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from openherd.constrain.bounds import MAX_GRAMMAR_BYTES, check_schema
+from openherd.constrain.bounds import MAX_GRAMMAR_BYTES, MAX_SCHEMA_BYTES, check_schema
 from openherd.constrain.patterns import check_pattern
 from openherd.errors import SchemaError
 
@@ -52,6 +53,21 @@ class Grammar:
     def json_object(cls) -> Grammar:
         """Any JSON object."""
         return cls.json_schema({"type": "object"})
+
+    @classmethod
+    def composed(cls, rules: str, parts: Mapping[str, Grammar]) -> Grammar:
+        """Text that `rules` derive from `start`, in Lark's notation, where `@name` stands for one of `parts`.
+
+        The rules are the program's own and not bounded; the parts are, together as each by itself.
+        """
+        grammars = [{"name": "rules", "lark_grammar": rules}]
+        for name, part in parts.items():
+            (only,) = json.loads(part.serialized)["grammars"]
+            grammars.append({**only, "name": name})
+        text = json.dumps({"grammars": grammars})
+        if sum(len(part.serialized) for part in parts.values()) > MAX_SCHEMA_BYTES:
+            raise SchemaError(f"the schemas are longer than {MAX_SCHEMA_BYTES} bytes together")
+        return cls(text)
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:

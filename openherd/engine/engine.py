@@ -9,7 +9,7 @@ Text is not known here: stop strings, templates and guards belong to the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from time import perf_counter
 
@@ -21,8 +21,9 @@ from openherd.engine.loading import MAX_SCORE_ROWS, load_on
 from openherd.engine.protocols import Backend
 from openherd.engine.runner import Drawn, Ending, StepResult, StepRunner, failure
 from openherd.engine.sampling import SamplePlanner, SeedNoise
-from openherd.engine.scheduler import Schedule, Scheduler
+from openherd.engine.scheduler import Chunk, Schedule, Scheduler
 from openherd.engine.sequence import Request, Sequence, Status, StepOutput, TokenCounts
+from openherd.engine.speculate import Drafter, PromptLookup, Speculator
 from openherd.errors import EngineError, InputError
 from openherd.messages import FinishReason
 from openherd.options import EngineOptions
@@ -33,7 +34,7 @@ class Engine:
     """Runs requests on a backend, which it loads here and closes in `close`.
 
     `stop_ids` end every answer unless its parameters say `ignore_eos`. Raises `OptionError` and `CapacityError` as
-    `plan_kv` does. `kv_plan` says what was chosen and why.
+    `plan_kv` does. `kv_plan` says what was chosen and why. `make_drafter` makes each sequence's guesser of tokens.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Engine:
         *,
         options: EngineOptions | None = None,
         stop_ids: Iterable[int] = (),
+        make_drafter: Callable[[], Drafter] = PromptLookup,
     ) -> None:
         options = options or EngineOptions()
         self.kv_plan, limits = load_on(backend, config, weights, options)
@@ -55,6 +57,7 @@ class Engine:
         self._adapters: set[int] = {-1}
         self._live: dict[int, Sequence] = {}
         self._outputs: list[StepOutput] = []  # of this step; those of an interrupted one wait for the next
+        self._just_ended: dict[int, int] = {}  # in the last step, with the number of tokens of the answer
         self._next_id = 0
         self._closed = False
         self._scheduler = Scheduler(
@@ -62,6 +65,7 @@ class Engine:
             self.kv_plan.block_len,
             self._live,
             self.stats,
+            Speculator(make_drafter, config.vocab_size),
             max_seqs=limits.max_seqs,
             max_batch_tokens=limits.max_batch_tokens,
             max_score_rows=MAX_SCORE_ROWS,
@@ -134,8 +138,9 @@ class Engine:
         """Advance the running sequences by one batch: schedule, forward, sample, postprocess.
 
         A sequence appears in the outputs when it drew a token, completed a scored prompt, or ended. An exception of a
-        processor, noise source or tap ends its own request; one of the backend ends those of the batch. An interrupt
-        (Ctrl-C, at any place) passes through; the next steps go on as if it had not been, and no output is lost.
+        processor, noise source, tap or drafter ends its own request; one of the backend ends those of the batch. An
+        interrupt (Ctrl-C, at any place) passes through; the next steps go on as if it had not been, and no output is
+        lost.
         """
         self._check_open()
         try:
@@ -150,6 +155,7 @@ class Engine:
 
     def _step(self) -> None:
         started = perf_counter()
+        self._just_ended.clear()
         schedule = self._scheduler.schedule()
         if not schedule.chunks:
             return
@@ -162,6 +168,11 @@ class Engine:
         self._postprocess(result)
         self._count(schedule, perf_counter() - started)
 
+    def num_computed(self, seq_id: int) -> int:
+        """Tokens of an unfinished sequence that are in the KV cache, computed or found there."""
+        seq = self._live.get(seq_id)
+        return seq.num_computed if seq is not None else 0
+
     def finish(self, seq_id: int, reason: FinishReason, keep: int) -> None:
         """End a sequence before its next step, keeping the first `keep` tokens of its answer; no output follows.
 
@@ -171,10 +182,12 @@ class Engine:
         self._drop_outputs(seq_id)
         seq = self._live.get(seq_id)
         if seq is None:
+            self.stats.num_generated_tokens -= max(0, self._just_ended.pop(seq_id, keep) - keep)
             return
         if not 0 <= keep <= seq.num_generated:
             raise ValueError(f"cannot keep {keep} of {seq.num_generated} tokens")
         dropped = seq.num_generated - keep
+        self.stats.num_generated_tokens -= dropped  # of a run of accepted drafts, behind a stop string
         self._retire(seq)
         self.stats.num_finished += 1
         del seq.ids[seq.num_prompt + keep :]
@@ -216,33 +229,43 @@ class Engine:
             if seq.request.prompt_logprobs and chunk.completes and seq.num_generated == 0:
                 output.prompt_logprobs = tuple(seq.prompt_logprobs)
             if seq.id in result.drawn:
-                self._accept(seq, result.drawn[seq.id], output)
+                self._accept(chunk, result.drawn[seq.id], output)
             elif chunk.completes:
                 self._end(seq, Ending(FinishReason.LENGTH), output)  # computed, and no answer is wanted
 
-    def _accept(self, seq: Sequence, drawn: Drawn, output: StepOutput) -> None:
-        """Append the drawn token, and end the sequence if it ends with it."""
-        token = drawn.token
-        reason = seq.reason_to_end_with(token)
+    def _accept(self, chunk: Chunk, drawn: list[Drawn], output: StepOutput) -> None:
+        """Append the drawn tokens up to one that ends the sequence, and end it if there is one."""
+        seq = chunk.seq
+        tokens = tuple(one.token for one in drawn)
+        num_taken, reason = seq.ending_in(tokens)
+        tokens = tokens[:num_taken]
         if seq.counts is not None:
-            seq.counts.add(token)
-        if drawn.logprob is not None:
-            output.logprobs = (drawn.logprob,)
-        # Python delivers signals after calls only: an interrupt finds all of the next four lines done, or none.
+            for token in tokens:
+                seq.counts.add(token)
+        output.logprobs = tuple(one.logprob for one in drawn[:num_taken] if one.logprob is not None)
+        output.num_drafted = chunk.num_drafted
+        output.num_accepted = min(num_taken, len(drawn) - 1)
+        # Python delivers signals after calls only: an interrupt finds all lines from here to `extend` done, or none.
+        self.stats.num_generated_tokens += num_taken
+        self.stats.num_drafted_tokens += output.num_drafted
+        self.stats.num_accepted_tokens += output.num_accepted
         output.finish_reason = reason
-        output.stop_match = token if reason is FinishReason.STOP else None
-        output.token_ids = (token,)
+        output.stop_match = tokens[-1] if reason is FinishReason.STOP else None
+        output.token_ids = tokens
         try:
-            seq.ids.append(token)
-            self.stats.num_generated_tokens += 1
+            seq.ids.extend(tokens)
             for processor in seq.request.processors:
-                processor.accept(output.token_ids)
+                for token in tokens:
+                    processor.accept((token,))
         except BaseException as error:
-            if seq.request.processors:  # whether they took the token in is not known
+            if seq.request.processors:  # whether they took the tokens in is not known
                 self._end(seq, failure(error), output)
             if not isinstance(error, Exception):
                 raise
         else:
+            if seq.speculation is not None:
+                seq.speculation.observe(chunk.proposed, tokens)
+            self._scheduler.settle(chunk)
             if reason is not None:
                 self._end(seq, Ending(reason), output)
 
@@ -251,6 +274,7 @@ class Engine:
         if ending.reason is not FinishReason.STOP:
             output.stop_match = None
         if seq.id in self._live:  # not aborted by its own processor
+            self._just_ended[seq.id] = seq.num_generated
             self._retire(seq)
             self.stats.num_finished += 1
 
@@ -288,8 +312,7 @@ class Engine:
             raise EngineError("the engine is closed")
 
     def _count(self, schedule: Schedule, seconds: float) -> None:
-        num_rows = sum(chunk.end - chunk.start for chunk in schedule.chunks)
-        self._scheduler.pace.observe(seconds, schedule.num_decodes, num_rows - schedule.num_decodes)
+        self._scheduler.observe(schedule, seconds)
         self.stats.num_steps += 1
         self.stats.step_s += seconds
         self.stats.max_batch_seqs = max(self.stats.max_batch_seqs, len(schedule.chunks))

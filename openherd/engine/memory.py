@@ -16,6 +16,8 @@ from openherd.errors import CapacityError, OptionError
 CONTEXTS = 4
 # Of the memory left beside weights and scratch, so that the page cache and other programs keep the rest.
 FREE_SHARE = 0.5
+# What a model that shares a budget with others is worth loading for, where nobody asked for a context.
+LEAST_CONTEXT = 2048
 
 _MEMINFO = Path("/proc/meminfo")
 _OWN_GROUPS = Path("/proc/self/cgroup")
@@ -75,9 +77,45 @@ def plan_kv(
     return KVPlan(num_blocks, block_len, memory.kv_block, min(asked, num_blocks * block_len), reason)
 
 
+@dataclass(frozen=True, slots=True)
+class KVBounds:
+    """Bytes that a KV cache takes at the least and, where memory is plenty, at the most."""
+
+    least: int
+    most: int
+
+    def within(self, room: int) -> int:
+        """As much of `room` as is of use."""
+        return max(self.least, min(self.most, room))
+
+
+def bound_kv(block_bytes: int, block_len: int, *, context: int | None, max_context: int, max_seqs: int) -> KVBounds:
+    """Of `plan_kv`'s choice: at least the asked context (or, of one that may shrink, `LEAST_CONTEXT` tokens)."""
+    asked = context or max_context
+    least = math.ceil((asked if context is not None else min(asked, LEAST_CONTEXT)) / block_len)
+    most = math.ceil(asked / block_len) * min(max_seqs, CONTEXTS)
+    return KVBounds(least * block_bytes, most * block_bytes)
+
+
 def free_memory() -> int:
     """Bytes that can be taken without pushing others out: the system's, within the limit of this process's group."""
     return max(0, min(_system_free(), _cgroup_free()))
+
+
+def total_memory() -> int:
+    """Bytes that this process could ever have: the machine's, within the limits of this process's groups."""
+    try:
+        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        physical = 2**63
+    return min(physical, min((_group_limit(limit) for limit, _ in _group_files()), default=2**63))
+
+
+def _group_limit(limit: Path) -> int:
+    try:
+        return int(limit.read_text())
+    except (OSError, ValueError):  # no such group, or no limit: "max"
+        return 2**63
 
 
 def _system_free() -> int:

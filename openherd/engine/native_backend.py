@@ -7,6 +7,7 @@ step. Results do not depend on the number of threads, the batch or the chunking,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +34,12 @@ from openherd.kernels import native
 from openherd.kernels.cores import compute_threads
 from openherd.kernels.program import Form, Program, scratch_bytes
 from openherd.kernels.recorder import record
+from openherd.kernels.rope import for_context
 
 # Rises when a kernel's results change in any bit.
-KERNEL_REVISION = 2
+KERNEL_REVISION = 4
+
+_plan_arrays = attrgetter(*(array.name for array in fields(SamplePlan)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ class NativeBackend:
         program = _record(config, weights, (), adapted=False)
         return MemoryPlan(
             weights=sum(native.packed_bytes(weights[name]) for name in weights),
-            scratch=scratch_bytes(program, limits.max_batch_tokens, limits.max_logit_rows),
+            scratch=scratch_bytes(program, limits.max_batch_tokens, limits.max_logit_rows)
+            + native.cut_records_bytes(config, limits.max_context, self.threads),
             kv_block=native.kv_block_bytes(config, half=kv.dtype == "f16"),
         )
 
@@ -88,9 +93,9 @@ class NativeBackend:
         )
         if self._pool is None:
             raise EngineError("the backend was closed: make a new one")
+        config = for_context(config, limits.max_context)
         model = native.NativeModel(self._pool, self._isa, config, sizes)
-        for name in weights:
-            model.add_tensor(weights[name])
+        model.add_tensors(weights[name] for name in weights)
         self._loaded = _Loaded(config, weights, model)
         self._program((), adapted=False)
         self.numerics_id = self._numerics_id(kv.dtype)
@@ -103,7 +108,7 @@ class NativeBackend:
         if len(batch.block_tables) != 1:
             raise EngineError(f"this model has one KV shape; the batch has tables for {len(batch.block_tables)}")
         sites = tuple(tap.site for tap in batch.taps)
-        program, widths = self._program(sites, adapted=bool(np.any(batch.adapters >= 0)))
+        program, widths = self._program(sites, adapted=max(batch.adapters.tolist()) >= 0)
         number = loaded.model.forward(
             program,
             batch.token_ids,
@@ -118,8 +123,7 @@ class NativeBackend:
         return NativeStep(number, len(batch.logit_rows), widths)
 
     def sample(self, step: Step, plan: SamplePlan) -> Sampled:
-        arrays = (getattr(plan, array.name) for array in fields(SamplePlan))
-        return Sampled(*self._of(step).sample(*arrays))
+        return Sampled(*self._of(step).sample(*_plan_arrays(plan)))
 
     def score(self, step: Step, rows: I32, targets: I32) -> F32:
         return self._of(step).score(rows, targets)

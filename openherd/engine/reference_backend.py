@@ -29,6 +29,7 @@ from openherd.engine.protocols import (
 from openherd.errors import EngineError
 from openherd.kernels.reference import F64, KVCache, LowRank, Reference
 from openherd.kernels.reference_sampler import Draw, draw_token, log_softmax
+from openherd.kernels.rope import for_context
 from openherd.quant.dequantize import dequantize
 
 _KV_DTYPES: dict[str, type[np.floating]] = {"f16": np.float16, "f32": np.float32}
@@ -79,7 +80,7 @@ class ReferenceBackend:
         return MemoryPlan(weights=weight_bytes, scratch=8 * rows * widest, kv_block=kv_block)
 
     def load(self, config: ModelConfig, weights: TensorSource, kv: KVSpec, limits: Limits, num_blocks: int) -> None:
-        del limits  # nothing is preallocated by it
+        config = for_context(config, limits.max_context)  # nothing is preallocated by the limits
         shape = (num_blocks, config.n_layers, 2, kv.block_len, config.n_kv_heads, config.head_dim)
         cache = np.zeros(shape, _KV_DTYPES[kv.dtype])
         self._loaded = _Loaded(config, weights, cache, values={}, adapters={})

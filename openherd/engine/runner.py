@@ -39,7 +39,7 @@ def failure(error: BaseException) -> Ending:
     return Ending(FinishReason.ERROR, f"{type(error).__name__}: {error}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Drawn:
     token: int
     logprob: TokenLogprob | None  # where asked
@@ -53,7 +53,13 @@ class StepResult:
     computed: bool = False  # the chunks are in the KV cache
     endings: dict[int, Ending] = field(default_factory=dict)
     scores: dict[int, list[float]] = field(default_factory=dict)
-    drawn: dict[int, Drawn] = field(default_factory=dict)
+    drawn: dict[int, list[Drawn]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """What failed while the step was planned ends as what fails in it."""
+        for chunk in self.chunks:
+            if chunk.error is not None:
+                self.endings[chunk.seq.id] = failure(chunk.error)
 
     def fail(self, error: Exception) -> None:
         """The backend raised: nothing of this step can be relied on."""
@@ -63,7 +69,7 @@ class StepResult:
 
 
 class StepRunner:
-    """Calls the backend. Its own exceptions pass through; those of processors, noise and taps become endings."""
+    """Calls the backend. Its own exceptions pass through; those of processors, drafters and the like become endings."""
 
     def __init__(self, backend: Backend, batches: BatchBuilder, planner: SamplePlanner, stats: EngineStats) -> None:
         self._backend = backend
@@ -90,8 +96,8 @@ class StepRunner:
         draws = self._prepare(result)
         if draws:
             sampled = self._timed(self._backend.sample, step, self._planner.plan(draws))
-            result.drawn = _unpack(draws, sampled)
-            result.endings |= {seq_id: NO_TOKEN for seq_id, drawn in result.drawn.items() if drawn.token < 0}
+            result.drawn = _runs(draws, sampled)
+            result.endings |= {seq_id: NO_TOKEN for seq_id, run in result.drawn.items() if not run}
 
     def _observe(self, step: Step, taps: tuple[TapRows, ...], result: StepResult) -> None:
         hidden = [self._timed(self._backend.hidden, step, i) for i in range(len(taps))]
@@ -118,12 +124,12 @@ class StepRunner:
                 result.endings[chunk.seq.id] = NO_SCORE
 
     def _prepare(self, result: StepResult) -> list[Draw]:
-        """The draws of the sequences whose last token was computed; those that fail end instead."""
+        """The draws of the sequences whose last token was computed, drafts included; those that fail end instead."""
         draws: list[Draw] = []
         for chunk in result.chunks:
             if chunk.draws and chunk.seq.id not in result.endings:
                 try:
-                    draws.append(self._planner.prepare(chunk.seq, chunk.draw_row))
+                    draws += self._planner.prepare(chunk.seq, chunk.draw_row, chunk.drafts)
                 except Exception as error:
                     result.endings[chunk.seq.id] = failure(error)
         return draws
@@ -136,13 +142,27 @@ class StepRunner:
             self._stats.backend_s += perf_counter() - started
 
 
-def _unpack(draws: list[Draw], sampled: Sampled) -> dict[int, Drawn]:
-    logprobs: list[TokenLogprob | None] = [None] * len(draws)
-    tokens = sampled.token_ids.tolist()
-    for i, draw in enumerate(draws):
-        num_top = draw.seq.request.params.logprobs
-        if num_top is not None:
-            top_ids, top = sampled.top_ids[i, :num_top].tolist(), sampled.top_logprobs[i, :num_top].tolist()
-            alternatives = tuple((token, value) for token, value in zip(top_ids, top, strict=True) if token >= 0)
-            logprobs[i] = TokenLogprob(tokens[i], float(sampled.logprobs[i]), alternatives)
-    return {draw.seq.id: Drawn(token, logprob) for draw, token, logprob in zip(draws, tokens, logprobs, strict=True)}
+def _runs(draws: list[Draw], sampled: Sampled) -> dict[int, list[Drawn]]:
+    """What each sequence drew, by its id: up to the first draw that is not what was drafted there.
+
+    Empty where the first draw found no token; a later draw without one is left to the next step, whose first it is.
+    """
+    runs: dict[int, list[Drawn]] = {}
+    ended: set[int] = set()
+    for i, (draw, token) in enumerate(zip(draws, sampled.token_ids.tolist(), strict=True)):
+        run = runs.setdefault(draw.seq.id, [])
+        if draw.seq.id not in ended and token >= 0:
+            run.append(Drawn(token, _logprob(draw, sampled, i)))
+        if token != draw.draft:
+            ended.add(draw.seq.id)
+    return runs
+
+
+def _logprob(draw: Draw, sampled: Sampled, i: int) -> TokenLogprob | None:
+    """The i-th draw's log-probability and alternatives, where asked."""
+    num_top = draw.seq.request.params.logprobs
+    if num_top is None:
+        return None
+    top_ids, top = sampled.top_ids[i, :num_top].tolist(), sampled.top_logprobs[i, :num_top].tolist()
+    alternatives = tuple((token, value) for token, value in zip(top_ids, top, strict=True) if token >= 0)
+    return TokenLogprob(int(sampled.token_ids[i]), float(sampled.logprobs[i]), alternatives)

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Mapping
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from openherd.engine.kv_cache import BlockPool, block_hash, root_hash
 from openherd.engine.pace import PrefillPace
 from openherd.engine.sequence import Sequence, Status
+from openherd.engine.speculate import MAX_DRAFT_ROWS, Speculator
 from openherd.stats import EngineStats
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Positions [start, end) of one sequence in the next step."""
+    """Positions [start, end) of one sequence in the next step, and drafted tokens behind them."""
 
     seq: Sequence
     start: int
@@ -32,6 +34,18 @@ class Chunk:
     first_row: int = 0  # of the batch
     first_logit_row: int = 0
     num_scored: int = 0  # logit rows for prompt log-probabilities; they precede the row that draws
+    proposed: Tokens[int] = ()  # what may follow, by the sequence's drafter
+    num_drafted: int = 0  # of these, in the step; each is a row that draws
+    error: Exception | None = None  # of the sequence's drafter
+
+    @property
+    def drafts(self) -> Tokens[int]:
+        """Tokens not accepted yet, at positions [end, end + num_drafted)."""
+        return self.proposed[: self.num_drafted]
+
+    @property
+    def num_rows(self) -> int:
+        return self.end - self.start + self.num_drafted
 
     @property
     def completes(self) -> bool:
@@ -40,7 +54,7 @@ class Chunk:
 
     @property
     def draw_row(self) -> int:
-        """Which logit row of the step the sequence draws from."""
+        """Which logit row of the step the sequence draws its next token from; those of the drafts follow."""
         return self.first_logit_row + self.num_scored
 
     @property
@@ -59,6 +73,7 @@ class Schedule:
     chunks: list[Chunk] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)  # blocks (from, to), before the forward
     num_decodes: int = 0  # they come first
+    num_drafted: int = 0  # rows of theirs that are drafts
 
 
 @dataclass(slots=True)
@@ -80,6 +95,7 @@ class Scheduler:
         block_len: int,
         live: Mapping[int, Sequence],
         stats: EngineStats,
+        speculator: Speculator,
         *,
         max_seqs: int,
         max_batch_tokens: int,
@@ -93,6 +109,7 @@ class Scheduler:
         self._block_len = block_len
         self._live = live
         self._stats = stats
+        self._speculator = speculator
         self._max_batch_tokens = max_batch_tokens
         self._max_score_rows = max_score_rows
         self._prefix_caching = prefix_caching
@@ -127,8 +144,10 @@ class Scheduler:
         schedule = Schedule()
         num_preempted = self._stats.num_preemptions
         self._schedule_decodes(schedule)
-        rows = self.pace.prefill_rows(schedule.num_decodes, self._max_batch_tokens - schedule.num_decodes)
-        score_rows = self._max_score_rows
+        self._schedule_drafts(schedule)
+        room = self._max_batch_tokens - schedule.num_decodes - schedule.num_drafted
+        rows = self.pace.prefill_rows(schedule.num_decodes, room)
+        score_rows = self._max_score_rows - schedule.num_drafted
         for seq in self.running:
             if seq.num_pending > 1 and rows:
                 rows, score_rows = self._schedule_prefill(schedule, seq, rows, score_rows)
@@ -142,8 +161,33 @@ class Scheduler:
         seq.num_chunks += 1
         self._stats.num_prompt_tokens += max(0, min(chunk.end, seq.num_prompt) - chunk.start)
         self._stats.num_split_prompts += chunk.completes and seq.num_chunks > 1 and seq.num_generated == 0
-        seq.num_computed = chunk.end
-        num_full = chunk.end // self._block_len
+        self._set_computed(seq, chunk.end)
+
+    def settle(self, chunk: Chunk) -> None:
+        """The sequence has taken in what it drew: accepted drafts are in the KV cache, blocks of others spare."""
+        seq = chunk.seq
+        if not chunk.num_drafted or seq.status is not Status.RUNNING:
+            return
+        self._set_computed(seq, len(seq.ids) - 1)
+        num_needed = self._num_blocks(len(seq.ids))
+        if len(seq.blocks) > num_needed:
+            self._pool.release(reversed(seq.blocks[num_needed:]))
+            del seq.blocks[num_needed:]
+            seq.num_tabled = num_needed - 1  # one fewer, so that the table's row is written again, without them
+
+    def observe(self, schedule: Schedule, seconds: float) -> None:
+        """The step took `seconds`."""
+        num_rows = sum(chunk.num_rows for chunk in schedule.chunks)
+        num_prefill = num_rows - schedule.num_decodes - schedule.num_drafted
+        if not schedule.num_drafted:
+            self.pace.observe(seconds, schedule.num_decodes, num_prefill)
+        if not num_prefill:
+            self._speculator.times.observe(num_rows, seconds)
+
+    def _set_computed(self, seq: Sequence, num_computed: int) -> None:
+        """Positions up to here are in the KV cache and accepted, so full blocks of them can be found from now on."""
+        seq.num_computed = num_computed
+        num_full = num_computed // self._block_len
         if self._prefix_caching and seq.num_findable < num_full:
             for i in range(seq.num_findable, num_full):
                 self._pool.register(seq.blocks[i], self._hash(seq, i))
@@ -161,6 +205,26 @@ class Scheduler:
             if seq.status is Status.RUNNING and seq.num_pending == 1 and self._grow(seq):
                 schedule.chunks.append(Chunk(seq, seq.num_computed, len(seq.ids)))
         schedule.num_decodes = len(schedule.chunks)
+
+    def _schedule_drafts(self, schedule: Schedule) -> None:
+        """Let the decodes bring drafts if they are all that runs: beside prompt rows each row costs its arithmetic."""
+        if schedule.num_decodes < len(self.running) or not schedule.num_decodes:
+            return
+        # A scored prompt that is admitted in this step finds at least half of the score rows.
+        room = min(self._max_batch_tokens - schedule.num_decodes, self._max_score_rows // 2, MAX_DRAFT_ROWS)
+        self._speculator.plan(schedule.chunks, room)
+        for chunk in schedule.chunks:
+            self._fit_drafts(chunk)
+            schedule.num_drafted += chunk.num_drafted
+
+    def _fit_drafts(self, chunk: Chunk) -> None:
+        """Blocks for the drafts, as far as each running sequence is left one; nobody gives way for a guess."""
+        blocks = chunk.seq.blocks
+        while len(blocks) < self._num_blocks(chunk.end + chunk.num_drafted):
+            if self._pool.num_free <= len(self.running):
+                chunk.num_drafted = len(blocks) * self._block_len - chunk.end
+                return
+            blocks.append(self._pool.allocate())
 
     def _schedule_prefill(self, schedule: Schedule, seq: Sequence, rows: int, score_rows: int) -> tuple[int, int]:
         """Add the sequence's next chunk; returns the rows and score rows left."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import get_args
@@ -12,6 +13,7 @@ import numpy as np
 
 from openherd.config import ModelConfig
 from openherd.engine.protocols import I32, HiddenTap, LogitsProcessor, NoiseSource
+from openherd.engine.speculate import Speculation
 from openherd.errors import ContextLengthError, InputError, OptionError
 from openherd.kernels.ops import TapName
 from openherd.messages import FinishReason, TokenLogprob
@@ -50,7 +52,7 @@ class Request:
 
     def drawn_seed(self) -> int:
         """The asked seed, or a random one that is exact as a number in JSON."""
-        return secrets.randbits(53) if self.params.seed is None else self.params.seed
+        return int.from_bytes(os.urandom(7)) >> 3 if self.params.seed is None else self.params.seed
 
     def continues(self, parent: Request) -> bool:
         """Its prompt is computed as the parent's is, so that the KV blocks are the same."""
@@ -89,10 +91,12 @@ class StepOutput:
     """
 
     seq_id: int
-    token_ids: tuple[int, ...] = ()  # drawn in this step
+    token_ids: tuple[int, ...] = ()  # drawn in this step: one, or more where drafts were accepted
     logprobs: tuple[TokenLogprob, ...] = ()  # one for each token, where params.logprobs is not None
     finish_reason: FinishReason | None = None
     stop_match: int | None = None
+    num_drafted: int = 0  # tokens that speculation guessed and this step checked
+    num_accepted: int = 0  # of these, in `token_ids`
     error: str | None = None  # why, when finish_reason is ERROR or CONTENT_FILTER
     prompt_logprobs: tuple[float, ...] | None = None  # [P-1], once, in the step that completes the prompt
     num_prompt_tokens: int = 0
@@ -124,6 +128,13 @@ class TokenCounts:
     @property
     def counts(self) -> I32:
         return self._counts[: len(self._index)]
+
+    def after(self, token: int) -> TokenCounts:
+        """What `add` would make of these, as a copy."""
+        counts = TokenCounts(())
+        counts._index, counts._ids, counts._counts = self._index.copy(), self._ids.copy(), self._counts.copy()
+        counts.add(token)
+        return counts
 
     def add(self, token: int) -> None:
         i = self._index.setdefault(token, len(self._index))
@@ -162,6 +173,7 @@ class Sequence:
     was_admitted: bool = False
     prompt_logprobs: list[float] = field(default_factory=list)
     counts: TokenCounts | None = None  # only where a penalty is on
+    speculation: Speculation | None = None  # from the first draft on
 
     @property
     def num_prompt(self) -> int:
@@ -181,6 +193,7 @@ class Sequence:
         self.status = Status.WAITING
         self.slot = -1
         self.blocks = []
+        self.speculation = None  # an interrupt may have left its index half written
         self.num_computed = self.num_tabled = self.num_findable = 0
 
     @property
@@ -188,11 +201,19 @@ class Sequence:
         """Every prompt position must be computed for its outputs, so cached blocks are of no use."""
         return self.request.prompt_logprobs or any(tap.rows == "all" for tap in self.request.taps)
 
-    def reason_to_end_with(self, token: int) -> FinishReason | None:
-        """Why the sequence ends once this token follows, if it does."""
-        if token in self.stop_ids:
-            return FinishReason.STOP
-        return FinishReason.LENGTH if len(self.ids) + 1 >= self.max_len else None
+    @property
+    def speculates(self) -> bool:
+        """Its steps may check drafts. Taps must not see rows that are taken back."""
+        return self.request.params.speculate and not self.request.taps
+
+    def ending_in(self, tokens: Tokens[int]) -> tuple[int, FinishReason | None]:
+        """How many of these tokens the answer takes in if they follow, and why it ends with the last, if it does."""
+        for i, token in enumerate(tokens, 1):
+            if token in self.stop_ids:
+                return i, FinishReason.STOP
+            if len(self.ids) + i >= self.max_len:
+                return i, FinishReason.LENGTH
+        return len(tokens), None
 
     def output(self) -> StepOutput:
         """An empty output of this sequence."""

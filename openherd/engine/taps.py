@@ -28,7 +28,7 @@ def observations(chunk: Chunk) -> Iterator[tuple[HiddenTap, int]]:
 def tap_rows(chunks: list[Chunk]) -> tuple[TapRows, ...]:
     """For each tapped site, ascending, the batch rows that some tap wants to see."""
     rows: dict[TapSite, list[int]] = {}
-    for chunk in chunks:
+    for chunk in [chunk for chunk in chunks if chunk.seq.request.taps]:
         starts: dict[TapSite, int] = {}
         for tap, start in observations(chunk):
             for site in tap.sites:

@@ -2,20 +2,28 @@
 
 Tokens follow their text: a token is given out once all text up to its end has been. After a stop string only the
 text before it is given out, while the tokens drawn stay in the completion, as they were computed and counted.
+Stop strings and the guard read the text as the model wrote it; what they let through is then parsed for reasoning
+and tool calls.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
-from openherd.constrain import Constraint
 from openherd.engine.sequence import StepOutput
 from openherd.llm.guards import Decision, TextGuard
+from openherd.llm.parsed_text import ParsedText
 from openherd.llm.stop_strings import StopStrings
-from openherd.messages import Completion, FinishReason, Span, TokenLogprob, Usage
+from openherd.messages import Completion, FinishReason, Span, TokenLogprob, ToolCallDelta, Usage
+from openherd.parsers import OutputParser
 from openherd.tokenizers.detokenizer import IncrementalDetokenizer
+
+if TYPE_CHECKING:
+    from openherd.constrain import Constraint
 
 # The model came to its end, and nobody took the rest away.
 _COMPLETE = (FinishReason.STOP, FinishReason.LENGTH)
@@ -23,12 +31,14 @@ _COMPLETE = (FinishReason.STOP, FinishReason.LENGTH)
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What a step added to one answer. Text and tokens of all deltas, joined, are those of the completion."""
+    """Reasoning, then text, then calls that were added to one answer. All deltas, joined, are the completion."""
 
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     choice: int = 0
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
 
 
 class Answer:
@@ -44,6 +54,7 @@ class Answer:
         stops: StopStrings,
         guard: TextGuard | None = None,
         constraint: Constraint | None = None,
+        parser: OutputParser | None = None,
     ) -> None:
         self.choice = choice
         self.finish_reason: FinishReason | None = None
@@ -53,6 +64,7 @@ class Answer:
         self._constraint = constraint
         self._num_prompt_tokens = num_prompt_tokens
         self._cached_tokens = 0
+        self._num_drafted = self._num_accepted = 0
         self._seed = seed
         self._error: str | None = None
         self._stop_token: int | None = None
@@ -61,9 +73,9 @@ class Answer:
         self._ends: list[int] = []  # characters of text known after each token
         self._num_read = 0
         self._held = ""  # past the stop strings, waiting for the guard
-        self._released: list[str] = []
-        self._num_released = 0  # characters
-        self._taken = (0, 0)  # pieces of `_released` and tokens already given out
+        self._released = ParsedText(parser)
+        self.num_text_bytes = 0  # of the text as the model wrote it, as far as it may be seen
+        self._num_taken = 0  # tokens already given out
         self._clock = _Clock()
 
     @property
@@ -92,6 +104,8 @@ class Answer:
     def receive(self, output: StepOutput) -> FinishReason | None:
         """Take in a step's output. Returns a reason when the sequence must end although the engine would go on."""
         self._cached_tokens = output.cached_tokens
+        self._num_drafted += output.num_drafted
+        self._num_accepted += output.num_accepted
         for i, token in enumerate(output.token_ids):
             is_end = output.stop_match is not None and i == len(output.token_ids) - 1
             self._read(token, "" if is_end else self._detokenizer.add(token))
@@ -117,24 +131,37 @@ class Answer:
         self.finish_reason = self.finish_reason or reason
 
     def take(self) -> Delta | None:
-        """What may be seen and was not yet taken; None when there is nothing."""
-        num_pieces, num_tokens = self._taken
+        """What may be seen and was not yet taken; None when there is nothing. To be repeated until then."""
+        self._settle()
+        num_tokens = self._num_taken
         visible = self._num_visible(num_tokens)
-        text = "".join(self._released[num_pieces:])
-        if not text and visible == num_tokens:
+        text, reasoning, calls = self._released.take()
+        if visible == num_tokens and not (text or reasoning or calls):
             return None
-        self._taken = (len(self._released), visible)
+        self._num_taken = visible
         tokens = slice(num_tokens, visible)
-        return Delta(text, tuple(self._token_ids[tokens]), tuple(self._logprobs[tokens]), self.choice)
+        ids, logprobs = tuple(self._token_ids[tokens]), tuple(self._logprobs[tokens])
+        return Delta(text, ids, logprobs, self.choice, reasoning, calls)
 
     def completion(self) -> Completion:
         """The whole answer; before its end, what may be seen of it, as aborted."""
+        self._settle()
         visible = self._num_visible(0)
+        made_calls = self.finish_reason is FinishReason.STOP and self._released.has_calls
         return Completion(
-            text="".join(self._released),
+            text=self._released.text,
+            reasoning=self._released.reasoning,
+            tool_calls=self._released.tool_calls,
             token_ids=tuple(self._token_ids[:visible]),
-            finish_reason=self.finish_reason or FinishReason.ABORTED,
-            usage=Usage(self._num_prompt_tokens, len(self._token_ids), self._cached_tokens),
+            finish_reason=FinishReason.TOOL_CALLS if made_calls else self.finish_reason or FinishReason.ABORTED,
+            usage=Usage(
+                self._num_prompt_tokens,
+                len(self._token_ids),
+                self._cached_tokens,
+                self._num_drafted,
+                self._num_accepted,
+                self._num_reasoning,
+            ),
             seed=self._seed,
             choice=self.choice,
             logprobs=tuple(self._logprobs[:visible]),
@@ -147,6 +174,14 @@ class Answer:
     def _num_prefilled(self) -> int:
         """Prompt tokens computed for this answer; 0 for a further choice, which shares the first one's prompt."""
         return 0 if self.choice else self._num_prompt_tokens - self._cached_tokens
+
+    @property
+    def _num_reasoning(self) -> int:
+        """Tokens up to the one that ends the thinking section; all of an answer that ends inside of it."""
+        end = self._released.reasoning_end
+        if end is None:
+            return len(self._token_ids)
+        return bisect_left(self._ends, end) + 1 if end else 0
 
     def _read(self, token: int, piece: str) -> None:
         self._clock.tick()
@@ -165,12 +200,17 @@ class Answer:
             return
         decision = self._ask(final)
         if decision is Decision.RELEASE:
-            self._released.append(self._held)
-            self._num_released += len(self._held)
+            self._released.add(self._held)
+            self.num_text_bytes += len(self._held.encode("utf-8", "replace"))
             self._held = ""
         elif decision is Decision.STOP or final:
             self._held = ""
             self.finish_reason = FinishReason.ERROR if self._error else FinishReason.CONTENT_FILTER
+
+    def _settle(self) -> None:
+        """Of an ended answer nothing waits for more."""
+        if self.finish_reason is not None:
+            self._released.finish()
 
     def _ask(self, final: bool) -> Decision:
         if self._guard is None:
@@ -185,7 +225,7 @@ class Answer:
         """Tokens that may be seen, from `start` on: all of a complete answer, else those whose text is out."""
         if self.finish_reason in _COMPLETE:
             return len(self._token_ids)
-        while start < len(self._ends) and self._ends[start] <= self._num_released:
+        while start < len(self._ends) and self._ends[start] <= self._released.num_settled:
             start += 1
         return start
 

@@ -7,8 +7,7 @@ An engine is for one thread at a time; the driver's lock decides for which. A se
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from openherd.engine.engine import Engine
@@ -38,32 +37,64 @@ class Receiver(Protocol):
         """`receive` raised this, or what it asked for did; no output will follow."""
 
 
+class _Turn:
+    """A caller's turn with the engine. One object for all: nothing is made anew for each step."""
+
+    def __init__(self, lock: FifoLock, *, before: Callable[[], None], after: Callable[[], None]) -> None:
+        self._lock = lock
+        self._before = before
+        self._after = after
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        try:
+            self._before()
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+        self._after()
+
+
 class Driver:
     """All methods may be called from any thread. An exception of the engine's step reaches the caller who made it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = FifoLock()
+        self._turn = _Turn(self._lock, before=self._cancel_abandoned, after=self._reap)
         self._receivers: dict[int, Receiver] = {}  # unfinished, by sequence id
         self._outputs: deque[StepOutput] = deque()  # of a step, not yet handed to their receivers
         self._abandoned: deque[Iterable[Receiver]] = deque()
 
     def submit(self, choices: Sequence[tuple[Request, Receiver]]) -> None:
         """Queue the choices of one prompt; they share its prefill. Queues all or, if one is refused, none."""
-        with self._turn():
+        with self._turn:
             seq_ids = self._engine.add_choices([request for request, _ in choices])
             self._receivers |= zip(seq_ids, (receiver for _, receiver in choices), strict=True)
 
     def step(self) -> bool:
         """Advance everything by one step. Returns whether there is more to do."""
-        with self._turn():
+        with self._turn:
             self._step()
             return bool(self._receivers)
+
+    def num_computed(self, receivers: Iterable[Receiver]) -> int:
+        """Tokens of these receivers' unfinished sequences that are in the KV cache."""
+        asked = {id(receiver) for receiver in receivers}
+        with self._turn:
+            return sum(
+                self._engine.num_computed(seq_id)
+                for seq_id, receiver in self._receivers.items()
+                if id(receiver) in asked
+            )
 
     def run_until(self, ready: Callable[[], T | None]) -> T:
         """Step until `ready()` gives something other than None. Others' steps count too."""
         while True:
-            with self._turn():
+            with self._turn:
                 if (result := ready()) is not None:
                     return result
                 assert self._receivers, "nothing runs that could make it ready"
@@ -82,7 +113,7 @@ class Driver:
 
     def cancel(self, receivers: Iterable[Receiver]) -> None:
         """End these receivers' sequences and free their blocks. Safe to repeat."""
-        with self._turn():
+        with self._turn:
             self._cancel(receivers)
 
     def abandon(self, receivers: Iterable[Receiver]) -> None:
@@ -92,19 +123,9 @@ class Driver:
 
     def close(self) -> None:
         """End everything and close the engine. Safe to repeat."""
-        with self._turn():
+        with self._turn:
             self._cancel(tuple(self._receivers.values()))
             self._engine.close()
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        self._lock.acquire()
-        try:
-            self._cancel_abandoned()
-            yield
-        finally:
-            self._lock.release()
-            self._reap()
 
     def _reap(self) -> None:
         while self._abandoned and self._lock.acquire(blocking=False):

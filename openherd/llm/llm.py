@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from openherd.config import ModelConfig
+from openherd.engine.protocols import F32
 from openherd.errors import OptionError
 from openherd.llm.answer import Answer
-from openherd.llm.constrained import Schema
 from openherd.llm.driver import Driver
 from openherd.llm.guards import TextGuard
 from openherd.llm.loading import LoadedModel, load_model
 from openherd.llm.prompts import Conversation, Prompt, as_prompts, encode
 from openherd.llm.requests import Ask, Choice, Hooks, prepare
-from openherd.llm.scoring import Score, score
 from openherd.llm.stream import Stream
+from openherd.llm.tools import ToolChoice
 from openherd.messages import Completion
 from openherd.options import EngineOptions, SamplingParams
 from openherd.stats import EngineStats
@@ -26,6 +26,9 @@ from openherd.store.progress import Progress
 from openherd.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
+    from openherd.llm.constrained import Schema
+    from openherd.llm.embedding import Text
+    from openherd.llm.scoring import Score
     from openherd.tokenizers import ChatTemplate
 
 _NO_HOOKS = Hooks()
@@ -92,6 +95,11 @@ class LLM:
         return self._model.template
 
     @property
+    def assumed(self) -> tuple[str, ...]:
+        """What the model's files leave open and openherd filled in, each in a sentence; empty for most models."""
+        return self._model.assumed
+
+    @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
         return self._model.engine.context
@@ -149,17 +157,32 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         schema: Schema | None = None,
         adapter: str | None = None,
         guard: TextGuard | None = None,
         hooks: Hooks = _NO_HOOKS,
     ) -> Completion:
-        """The next message of a conversation. For several choices of it, give the conversation to `generate`."""
+        """The next message of a conversation. For several choices of it, give the conversation to `generate`.
+
+        `tools`: functions that the model may ask to be called, in OpenAI's form; `tool_choice`: "none", "auto",
+        "required", or `NamedTool(name)`. The calls are the completion's `tool_calls`. To go on, append its `message`
+        and one `Message("tool", result, tool_call_id=call.id)` for each.
+        """
         params = params or SamplingParams()
         if params.n != 1:
             raise OptionError("chat gives one answer, so n must be 1; generate([messages]) gives several")
         with self.stream(
-            messages, params, tools=tools, schema=schema, adapter=adapter, guard=guard, hooks=hooks
+            messages,
+            params,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            schema=schema,
+            adapter=adapter,
+            guard=guard,
+            hooks=hooks,
         ) as stream:
             for _ in stream:
                 pass
@@ -171,6 +194,8 @@ class LLM:
         params: SamplingParams | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         schema: Schema | None = None,
         adapter: str | None = None,
         guard: TextGuard | None = None,
@@ -178,7 +203,8 @@ class LLM:
         hooks: Hooks = _NO_HOOKS,
     ) -> Stream:
         """Answer one prompt, delta by delta. The same text as `generate` gives, and the same bits."""
-        ask = Ask(params or SamplingParams(), schema, adapter, guard, tools, special, hooks)
+        asked = params or SamplingParams()
+        ask = Ask(asked, schema, adapter, guard, tools, special, hooks, tool_choice, parallel_tool_calls)
         choices = prepare(self._model, prompt, ask)
         stream = Stream(self._driver, [answer for _, answer in choices])
         self._submit(choices)
@@ -198,9 +224,20 @@ class LLM:
         `special`: control tokens in the text count as such, and the text begins with the model's first token if its
         tokenizer says so. `max_tokens`: score only so many tokens from the beginning.
         """
+        from openherd.llm.scoring import score
+
         return score(
             self._model, self._driver, text, context=context, special=special, max_tokens=max_tokens, adapter=adapter
         )
+
+    def embed(self, texts: Text | Sequence[Text], *, adapter: str | None = None) -> F32:
+        """A vector of length 1 for each text (or list of token ids), [N, D]: the mean of its last hidden states.
+
+        The same bits alone or in a batch. A text that does not fit the context raises `ContextLengthError`.
+        """
+        from openherd.llm.embedding import embed
+
+        return embed(self._model, self._driver, cast("list[Text]", as_prompts(texts)), adapter=adapter)
 
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Mapping[str, Any]] | None = None) -> int:
         """Tokens that a prompt takes of the context; a conversation with its template around it."""

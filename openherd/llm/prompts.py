@@ -8,7 +8,9 @@ from typing import Any, TypeAlias, TypeGuard, cast
 
 from openherd.errors import InputError
 from openherd.llm.loading import LoadedModel
-from openherd.messages import Message, Origin, Span
+from openherd.llm.tool_prompts import for_template
+from openherd.messages import Message, Origin, Span, ToolCall
+from openherd.parsers import THINK_OPEN
 
 # Plain text, token ids, or a conversation.
 Conversation: TypeAlias = Sequence[Message | Mapping[str, Any]]
@@ -20,6 +22,13 @@ class EncodedPrompt:
     ids: tuple[int, ...]
     spans: tuple[Span, ...]  # what a guard reads
     is_conversation: bool
+    has_results: bool = False  # of functions that were called
+
+    @property
+    def is_thinking(self) -> bool:
+        """Whether the template ends by opening a thinking section for the model to go on in."""
+        last = self.spans[-1] if self.spans else None
+        return bool(last and last.origin is Origin.TEMPLATE and last.text.rstrip().endswith(THINK_OPEN))
 
 
 def encode(
@@ -34,8 +43,8 @@ def encode(
     tokenizer = model.tokenizer
     limit = model.engine.context
     is_conversation = not isinstance(prompt, str) and not is_token_ids(prompt)
-    if tools and not is_conversation:
-        raise InputError("tools have no effect on a prompt of text", hint="Ask with a list of messages.")
+    has_results = False
+    check_tools_have_effect(prompt, tools)
     if isinstance(prompt, str):
         ids = tokenizer.encode(prompt, special=special, max_tokens=limit)
         spans = [Span(prompt, Origin.USER)]
@@ -44,13 +53,22 @@ def encode(
         ids = list(prompt)
         spans = [Span(tokenizer.decode(ids, skip_special=False), Origin.USER)]
     else:
-        spans = model.template.render(messages(cast(Conversation, prompt)), tools=tools)
+        conversation = messages(cast(Conversation, prompt))
+        has_results = any(message.role == "tool" for message in conversation)
+        given, offered = for_template(conversation, tools, model.format)
+        spans = model.template.render(given, tools=offered)
         ids = tokenizer.encode_spans(spans, max_tokens=limit)
     if not ids:
         if tokenizer.bos_id is None:
             raise InputError("the prompt is empty, and this model has no token to begin with", hint="Give a prompt.")
         ids = [tokenizer.bos_id]
-    return EncodedPrompt(tuple(ids), tuple(spans), is_conversation)
+    return EncodedPrompt(tuple(ids), tuple(spans), is_conversation, has_results)
+
+
+def check_tools_have_effect(prompt: Prompt, tools: Sequence[Mapping[str, Any]] | None) -> None:
+    """Raise `InputError` where nobody would be told of them."""
+    if tools and (isinstance(prompt, str) or is_token_ids(prompt)):
+        raise InputError("tools have no effect on a prompt of text", hint="Ask with a list of messages.")
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
@@ -82,7 +100,8 @@ def _from_mapping(message: object) -> Message:
     values = {"content": "", **message}
     if not isinstance(values.get("role"), str) or not isinstance(values["content"], str):
         raise InputError("a message needs a role and a content that are text")
-    values["tool_calls"] = tuple(values.get("tool_calls") or ())
+    calls = values.get("tool_calls") or ()
+    values["tool_calls"] = tuple(call.document() if isinstance(call, ToolCall) else call for call in calls)
     return Message(**values)
 
 

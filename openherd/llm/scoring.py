@@ -14,6 +14,7 @@ from openherd.engine.sequence import Request, StepOutput
 from openherd.errors import EngineError, InputError, OptionError
 from openherd.llm.driver import Driver
 from openherd.llm.loading import LoadedModel
+from openherd.llm.reading import Reading, read_all
 from openherd.messages import FinishReason
 
 
@@ -41,27 +42,17 @@ class Score:
         return -math.fsum(self.logprobs) / math.log(2) / self.num_bytes
 
 
-class _ChunkScore:
+class _ChunkScore(Reading):
     """Receives one chunk's log-probabilities."""
 
-    num_tokens = 0
-
     def __init__(self) -> None:
-        self.finish_reason: FinishReason | None = None
+        super().__init__()
         self.logprobs: tuple[float, ...] = ()
-        self.error: str | None = None
 
     def receive(self, output: StepOutput) -> FinishReason | None:
         if output.prompt_logprobs is not None:
             self.logprobs = output.prompt_logprobs
-        self.finish_reason, self.error = output.finish_reason, output.error
-        return None
-
-    def end(self, reason: FinishReason) -> None:
-        self.finish_reason = reason
-
-    def fail(self, error: str) -> None:
-        self.finish_reason, self.error = FinishReason.ERROR, error
+        return super().receive(output)
 
 
 def score(
@@ -97,13 +88,7 @@ def score(
 
 
 def _run(driver: Driver, scored: Sequence[tuple[Request, _ChunkScore]]) -> None:
-    receivers = [chunk_score for _, chunk_score in scored]
-    try:
-        for one in scored:
-            driver.submit([one])
-        driver.run_to_end(receivers)
-    finally:
-        driver.cancel(receivers)
-    for receiver in receivers:
-        if receiver.finish_reason is not FinishReason.LENGTH:
-            raise EngineError(f"the text could not be scored: {receiver.error or receiver.finish_reason}")
+    read_all(driver, scored)
+    for _, chunk_score in scored:
+        if chunk_score.finish_reason is not FinishReason.LENGTH:
+            raise EngineError(f"the text could not be scored: {chunk_score.error or chunk_score.finish_reason}")

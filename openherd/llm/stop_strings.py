@@ -83,6 +83,8 @@ class StopScanner:
 
     def add(self, piece: str) -> str:
         """Read a piece; returns nothing more once `match` is set."""
+        if not self._stops.root.next:
+            return piece
         if self.match is not None:
             return ""
         self._held += piece

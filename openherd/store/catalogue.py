@@ -1,4 +1,4 @@
-"""The models openherd knows by name. Every byte is pinned: size and SHA-256 of what travels and of what is kept."""
+"""The models openherd knows by name and pins: size and SHA-256 of what travels and of what is kept."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 models/NAME/             one fetched model: its file and `record.json`
 models/.fetching/        partial downloads, which the next `herd pull` resumes, and locks
+servers/PID.json         what `herd ps` shows of a running server
 history                  what was typed in `herd chat`
 """
 

@@ -1,22 +1,48 @@
-"""The models that are here: one folder each, with a small record of where its file came from."""
+"""The models that are here: one folder each, with a small record of where its files came from."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from openherd.errors import HerdError, ModelNotFoundError
+from openherd.errors import HerdError
 from openherd.store.home import models_folder
 
 RECORD = "record.json"
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a fetched model, as it was verified."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubOrigin:
+    """Where in a hub a model came from. `asked` is the branch, tag or commit that was named, `commit` what it was."""
+
+    repository: str
+    variant: str
+    asked: str
+    commit: str
+    files: tuple[StoredFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a fetched model; written once, when the file has been verified."""
+    """What is known of a fetched model; written once, when its files have been verified.
+
+    `file` is the one that the model is opened by, "" where that is the folder; `size` is that of all its files,
+    `sha256` that of `file` ("" for a folder, whose files have theirs in `hub`).
+    """
 
     name: str
     file: str
@@ -25,12 +51,23 @@ class Record:
     licence: str
     source: str
     fetched: str  # UTC, ISO 8601
+    hub: HubOrigin | None = None
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        return self.hub.files if self.hub else (StoredFile(self.file, self.size, self.sha256),)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalModel:
+    """`path` is what the engine opens: a file, or the folder itself."""
+
     record: Record
-    path: Path
+    folder: Path
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.record.file
 
 
 def folder_of(name: str) -> Path:
@@ -38,20 +75,21 @@ def folder_of(name: str) -> Path:
 
 
 def local_model(name: str) -> LocalModel | None:
-    """The model of that name, or None when it is not here or not whole (no readable record, or another size)."""
+    """The model in the folder `name`, None when it is not here or not whole (no readable record, or another size)."""
     folder = folder_of(name)
     try:
-        values = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        record = Record(**values)
-        path = folder / record.file
-        whole = record.name == name and path.parent == folder and path.stat().st_size == record.size
-    except (OSError, ValueError, TypeError, RecursionError):
+        record = _record(json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        whole = (record.hub is not None or record.name == name) and all(
+            (folder / file.name).parent == folder and (folder / file.name).stat().st_size == file.size
+            for file in record.files
+        )
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    return LocalModel(record, path) if whole else None
+    return LocalModel(record, folder) if whole else None
 
 
 def local_models() -> list[LocalModel]:
-    """Every whole model, by name."""
+    """Every whole model, by folder."""
     folder = models_folder()
     names = sorted(child.name for child in folder.iterdir() if child.is_dir()) if folder.is_dir() else []
     return [model for name in names if not name.startswith(".") and (model := local_model(name))]
@@ -65,16 +103,35 @@ def write_record(folder: Path, record: Record) -> None:
         os.fsync(file.fileno())
 
 
-def remove(name: str) -> LocalModel:
-    """Delete the model of that name and return what it was. Raises ModelNotFoundError when it is not here."""
-    model = local_model(name)
-    if model is None:
-        here = ", ".join(m.record.name for m in local_models()) or "none"
-        raise ModelNotFoundError(f"no fetched model is called {name!r}; here: {here}", hint="try: herd models")
+def rename_over(staging: Path, target: Path) -> None:
+    """Move a folder into place; one that stands there is not a whole model (see `local_model`) and goes."""
+    if target.exists():
+        shutil.rmtree(target)
+    staging.rename(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_model(model: LocalModel) -> None:
+    """Raises HerdError of the disk."""
     try:
         # The record goes first: a folder without one is not a model, whatever interrupts the rest.
-        (model.path.parent / RECORD).unlink()
-        shutil.rmtree(model.path.parent)
+        (model.folder / RECORD).unlink()
+        shutil.rmtree(model.folder)
     except OSError as error:
-        raise HerdError(f"cannot remove {model.path.parent}: {error.strerror}") from error
-    return model
+        raise HerdError(f"cannot remove {model.folder}: {error.strerror}") from error
+
+
+def _record(values: Mapping[str, Any]) -> Record:
+    """Raises TypeError, KeyError, ValueError for what no openherd wrote."""
+    hub = values.get("hub")
+    if hub is not None:
+        files = tuple(StoredFile(**file) for file in hub["files"])
+        hub = HubOrigin(**{**hub, "files": files})
+        main = values["file"]
+        if not files or (main and main not in {file.name for file in files}):
+            raise ValueError("a model without its files")
+    return Record(**{**values, "hub": hub})

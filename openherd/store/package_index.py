@@ -6,15 +6,36 @@ because the catalogue names the exact file; metadata and signatures, because its
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
 
-from openherd.store.web import RefusedError, Web
+from openherd.store.pip_settings import PipSettings
+from openherd.store.web import RefusedError, Web, origin
 
 _MAX_PAGE_BYTES = 16 << 20
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+
+
+def index_web(settings: PipSettings) -> Web:
+    """HTTP as pip would do it: its certificates, its proxy, and the credentials written in an index's address."""
+    authorization = {}
+    for index in settings.indexes:
+        try:
+            parts, place = urlsplit(index), origin(index)
+        except ValueError:
+            continue  # opening it will say what is wrong
+        if parts.username:
+            words = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            authorization[place] = f"Basic {base64.b64encode(words.encode()).decode()}"
+    return Web(
+        certificates=settings.certificates,
+        proxy=settings.proxy,
+        timeout_s=settings.timeout_s,
+        authorization=authorization,
+    )
 
 
 def find_wheel(web: Web, index: str, package: str, wheel: str) -> str | None:

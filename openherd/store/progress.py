@@ -64,5 +64,5 @@ class TerminalProgress:
 
 
 def megabytes(num_bytes: float) -> str:
-    """A size for people, in units of a million bytes."""
-    return f"{num_bytes / 1e6:.1f} MB"
+    """A size for people, in units of a million bytes; from ten thousand of these on, of a thousand million."""
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e10 else f"{num_bytes / 1e9:.1f} GB"

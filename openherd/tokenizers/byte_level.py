@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from itertools import repeat
 
 from tokenizers import Regex
 from tokenizers import Tokenizer as Pipeline
@@ -12,7 +13,7 @@ from tokenizers.pre_tokenizers import Sequence as Steps
 
 from openherd.errors import FormatError
 from openherd.tokenizers.pretokenizers import pre_tokenizer
-from openherd.tokenizers.spec import TokenizerSpec, TokenType
+from openherd.tokenizers.spec import TokenizerSpec, TokenType, ids_of_types
 
 
 def build(spec: TokenizerSpec) -> Pipeline:
@@ -24,26 +25,45 @@ def build(spec: TokenizerSpec) -> Pipeline:
     """
     pre = pre_tokenizer(spec.pre)
     vocab = dict(zip(spec.tokens, range(len(spec.tokens)), strict=True))
-    for token, kind in zip(spec.tokens, spec.token_types, strict=True):
-        if kind == TokenType.CONTROL or kind == TokenType.UNKNOWN:
-            vocab.pop(token, None)
+    for token_id in ids_of_types(spec.token_types, TokenType.CONTROL, TokenType.UNKNOWN):
+        vocab.pop(spec.tokens[token_id], None)
     missing = (char for char in BYTE_OF if char not in vocab)
     vocab |= {char: len(spec.tokens) + n for n, char in enumerate(missing)}
-    model = BPE(vocab, _merges(spec.merges, vocab), ignore_merges=pre.ignore_merges)
-    pipeline = Pipeline(model)
+    pipeline = Pipeline(_model(vocab, list(spec.merges), ignore_merges=pre.ignore_merges))
     splits = [Split(Regex(pattern), behavior="isolated") for pattern in pre.patterns]
     pipeline.pre_tokenizer = Steps([*splits, ByteLevel(add_prefix_space=False, use_regex=False)])
     return pipeline
 
 
-def _merges(merges: Sequence[str], vocab: dict[str, int]) -> list[tuple[str, str]]:
-    """Merges as pairs, without those that touch a token left out of `vocab`: `tokenizers` panics on them."""
-    try:
-        pairs = (merge.split(" ") for merge in merges)
-        return [(a, b) for a, b in pairs if a + b in vocab and a in vocab and b in vocab]
-    except ValueError as error:
+def _pairs(merges: list[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = list(map(tuple, map(str.split, merges, repeat(" "))))  # type: ignore[arg-type]
+    if set(map(len, pairs)) - {2}:
         wrong = next(merge for merge in merges if merge.count(" ") != 1)
-        raise FormatError(f"the merge {wrong[:64]!r} is not two tokens with a space between them") from error
+        raise FormatError(f"the merge {wrong[:64]!r} is not two tokens with a space between them")
+    return pairs
+
+
+def _model(vocab: dict[str, int], merges: list[str], *, ignore_merges: bool) -> BPE:
+    """Merges and vocabulary, without merges that touch a token left out of `vocab`: `tokenizers` refuses them all.
+
+    It also panics on a merge that makes a token longer than the longest; looking for such is cheaper than looking up
+    every token of every merge, which only files need that have merges of control tokens.
+    """
+    pairs, longest = _pairs(merges), _longest(merges) - len(" ")
+    del merges  # `tokenizers` copies the pairs: what it does not need makes room
+    if longest <= _longest(vocab):
+        try:
+            return BPE(vocab, pairs, ignore_merges=ignore_merges)
+        except Exception:  # its only class: a token of a merge is not in the vocabulary
+            pass
+    known = [(a, b) for a, b in pairs if a + b in vocab and a in vocab and b in vocab]
+    return BPE(vocab, known, ignore_merges=ignore_merges)
+
+
+def _longest(texts: Collection[str]) -> int:
+    """Bytes of the longest in UTF-8. Only texts of many characters can be it, as a character takes 1 to 4 bytes."""
+    characters = max(map(len, texts), default=0)
+    return max((len(text.encode()) for text in texts if 4 * len(text) >= characters), default=0)
 
 
 def _alphabet() -> dict[str, int]:

@@ -8,18 +8,22 @@ hostile all the same, see `sandbox` and `budget`.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from jinja2 import Template
 
 from openherd.errors import TemplateError
 from openherd.messages import Message, Origin, Span
-from openherd.tokenizers.budget import emit, spending
+from openherd.tokenizers.budget import SECONDS, emit, within
 from openherd.tokenizers.provenance import TEMPLATE, UNKNOWN, Source, TracedStr, concat, runs_of, source_of
 from openherd.tokenizers.sandbox import TemplateEnvironment
+
+if TYPE_CHECKING:
+    from openherd.tokenizers.tokenizer import Tokenizer
 
 _MAX_SOURCE = 2**16  # characters; the longest known template of a released model has about 20,000
 _CHARS_PER_MESSAGE = 500  # what a message costs the template beyond its text
@@ -31,6 +35,8 @@ _ORIGINS = {
     "tool": Origin.TOOL,
     "ipython": Origin.TOOL,
 }
+_PYTHON_COMPILE = 0.06  # seconds of the budget kept back for Python's compiler: the longest programs take 0.08
+_MOST_CHARGED = 0.12  # seconds that compiling may take from rendering: a pause then must not spoil every later render
 _MAX_REASON = 300  # characters of a template's own words in an error
 _DATE_FORMAT = re.compile(r"(?:[^%]|%-?[A-Za-z%]){0,200}")
 
@@ -53,8 +59,21 @@ class ChatTemplate:
             "eos_token": TracedStr.of(eos_token, TEMPLATE),
             "raise_exception": _raise_exception,
         }
-        with spending(0), _refusals("does not compile"):
-            self._template: Template = TemplateEnvironment().from_string(source)
+        start = time.thread_time()
+        with _refusals("does not compile"):
+            self._template: Template = within(
+                SECONDS - _PYTHON_COMPILE, lambda: TemplateEnvironment().from_string(source)
+            )
+        self._render_seconds = SECONDS - min(time.thread_time() - start, _MOST_CHARGED)
+
+    @classmethod
+    def of(cls, source: str | None, tokenizer: Tokenizer) -> Self:
+        """The template of a model with this tokenizer, whose first and last tokens it may write. Raises as above."""
+
+        def text(token_id: int | None) -> str:
+            return "" if token_id is None else tokenizer.token_bytes(token_id).decode("utf-8", "replace")
+
+        return cls(source, bos_token=text(tokenizer.bos_id), eos_token=text(tokenizer.eos_id))
 
     def render(
         self,
@@ -78,8 +97,8 @@ class ChatTemplate:
             "strftime_now": lambda format: _date(now or datetime.now(), format),
         }
         size = _characters(given) + _characters(variables["tools"]) + _CHARS_PER_MESSAGE * len(given)
-        with spending(size), _refusals("cannot render this conversation"):
-            return _spans(self._run(variables))
+        with _refusals("cannot render this conversation"):
+            return within(self._render_seconds, lambda: _spans(self._run(variables)), input_chars=size)
 
     def _run(self, variables: dict[str, Any]) -> TracedStr:
         pieces: list[str] = []
@@ -118,6 +137,8 @@ def _message(message: Message, index: int) -> dict[str, Any]:
     }
     if message.name is not None:
         fields["name"] = TracedStr.of(message.name, source)
+    if message.reasoning_content is not None:
+        fields["reasoning_content"] = TracedStr.of(message.reasoning_content, source)
     if message.tool_calls:
         fields["tool_calls"] = _sourced(message.tool_calls, source)
     if message.tool_call_id is not None:

@@ -101,3 +101,19 @@ def pre_tokenizer(name: str) -> PreTokenizer:
         f"the file asks for {what}, and a guess would give wrong tokens without a word",
         hint="supported pre-tokenizers: " + ", ".join(sorted(PRE_TOKENIZERS)),
     )
+
+
+# ASCII punctuation that Unicode calls symbols counts as punctuation for `tokenizers`.
+PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"
+GPT2_WORDS = _GPT2
+_ANY_CASE = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+
+
+def name_of(patterns: tuple[str, ...], *, ignore_merges: bool) -> str | None:
+    """The first name in the table with these expressions, contractions by `(?i:)` or spelled out."""
+    for spelled in (_CONTRACTIONS, f"(?:{_CONTRACTIONS})"):
+        wanted = PreTokenizer(tuple(p.replace(_ANY_CASE, spelled) for p in patterns), ignore_merges)
+        for names, pre in _TABLE:
+            if pre == wanted:
+                return names.split()[0]
+    return None

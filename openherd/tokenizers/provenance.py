@@ -8,8 +8,9 @@ losing track is always on the safe side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
+from openherd.errors import TemplateError
 from openherd.messages import Origin
 from openherd.tokenizers.budget import reserve, tick
 
@@ -22,7 +23,14 @@ class Source(NamedTuple):
 TEMPLATE = Source(Origin.TEMPLATE)
 UNKNOWN = Source(Origin.USER)
 
+T = TypeVar("T")
+Sought = TypeVar("Sought", str, str | None)
+
 Run = tuple[int, Source]  # that many characters from that source
+
+_LONG = 1000  # characters; comparing strings that are both longer is a step of its own
+# What Python searches for from the right, and strips, it looks for in as much time as the product of both lengths.
+_MAX_SOUGHT = 100
 
 
 class TracedStr(str):
@@ -55,6 +63,26 @@ class TracedStr(str):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (str.__str__(self), self._runs))
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, _compared(self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return str.__ne__(self, _compared(self, other))
+
+    def __lt__(self, other: str) -> bool:
+        return str.__lt__(self, _compared(self, other))
+
+    def __le__(self, other: str) -> bool:
+        return str.__le__(self, _compared(self, other))
+
+    def __gt__(self, other: str) -> bool:
+        return str.__gt__(self, _compared(self, other))
+
+    def __ge__(self, other: str) -> bool:
+        return str.__ge__(self, _compared(self, other))
 
     def __add__(self, other: str) -> TracedStr:
         return concat((self, other)) if isinstance(other, str) else NotImplemented
@@ -137,10 +165,16 @@ class TracedStr(str):
         return self.lstrip(chars).rstrip(chars)
 
     def lstrip(self, chars: str | None = None, /) -> TracedStr:
-        return self[len(self) - len(str.lstrip(self, chars)) :]
+        return self[len(self) - len(str.lstrip(self, _sought(chars))) :]
 
     def rstrip(self, chars: str | None = None, /) -> TracedStr:
-        return self[: len(str.rstrip(self, chars))]
+        return self[: len(str.rstrip(self, _sought(chars)))]
+
+    def rfind(self, sub: str, *span: SupportsIndex | None) -> int:
+        return str.rfind(self, _sought(sub), *span)
+
+    def rindex(self, sub: str, *span: SupportsIndex | None) -> int:
+        return str.rindex(self, _sought(sub), *span)
 
     def removeprefix(self, prefix: str, /) -> TracedStr:
         return self[len(prefix) :] if self.startswith(prefix) else self
@@ -152,7 +186,7 @@ class TracedStr(str):
         return self._located(str.split(self, sep, maxsplit), sep)
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        return self._located(str.rsplit(self, sep, maxsplit), sep)
+        return self._located(str.rsplit(self, _sought(sep), maxsplit), sep)
 
     def splitlines(self, keepends: bool = False) -> list[str]:
         return self._located(str.splitlines(self, keepends), None)
@@ -162,7 +196,7 @@ class TracedStr(str):
         return self._in_three(len(head), len(head) + len(middle))
 
     def rpartition(self, sep: str, /) -> tuple[str, str, str]:
-        head, middle, _ = str.rpartition(self, sep)
+        head, middle, _ = str.rpartition(self, _sought(sep))
         return self._in_three(len(head), len(head) + len(middle))
 
     def _in_three(self, first: int, second: int) -> tuple[str, str, str]:
@@ -200,6 +234,26 @@ class TracedStr(str):
         return TracedStr(text, None if source is None else ((len(text), source),))
 
 
+def _compared(text: str, other: T) -> T:
+    """`other`, after one step if both are long: one `in`, `sort` or `==` of lists compares thousands of strings."""
+    if isinstance(other, str) and min(len(text), len(other)) > _LONG:
+        tick()
+    return other
+
+
+def _sought(what: Sought) -> Sought:
+    if what is not None and len(what) > _MAX_SOUGHT:
+        raise TemplateError(f"the chat template strips, or seeks from the right, more than {_MAX_SOUGHT} characters")
+    return what
+
+
+def traced(value: Any) -> Any:
+    """A plain string as one whose methods are bounded; anything else as it is."""
+    if isinstance(value, str) and not isinstance(value, TracedStr):
+        return TracedStr(str.__str__(value))
+    return value
+
+
 def source_of(text: str) -> Source | None:
     """The one source of `text`; None if several. A plain `str` is `UNKNOWN`."""
     return text._source if isinstance(text, TracedStr) else UNKNOWN
@@ -217,6 +271,7 @@ def concat(parts: Iterable[str]) -> TracedStr:
     runs: list[Run] = []
     for part in parts:
         for length, source in runs_of(part):
+            tick()
             if runs and runs[-1][1] == source:
                 runs[-1] = (runs[-1][0] + length, source)
             elif length:
@@ -229,6 +284,7 @@ def _cut(runs: tuple[Run, ...], start: int, stop: int) -> Iterator[Run]:
     position = 0
     found = False
     for length, source in runs:
+        tick()
         overlap = min(stop, position + length) - max(start, position)
         if overlap > 0:
             found = True

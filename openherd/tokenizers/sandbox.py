@@ -17,6 +17,7 @@ from typing import Any
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.compiler import operators as comparisons
 from jinja2.ext import Extension, loopcontrols
 from jinja2.lexer import Token, TokenStream
 from jinja2.parser import Parser
@@ -28,12 +29,13 @@ from jinja2.utils import Namespace
 from openherd.errors import TemplateError
 from openherd.tokenizers import template_filters
 from openherd.tokenizers.budget import reserve, tick
-from openherd.tokenizers.provenance import TEMPLATE, TracedStr, concat
-from openherd.tokenizers.template_filters import text, weigh
+from openherd.tokenizers.provenance import TEMPLATE, TracedStr, concat, traced
+from openherd.tokenizers.template_filters import MAX_BITS, check_integer, text, weigh
 
-_MAX_BITS = 2048  # of an integer
 _MAX_RANGE = 10_000
-_MAX_TOKENS = 6_000  # of Jinja; about 20 us each to compile. The longest templates of released models have half of it
+# Of Jinja; 20 to 40 us each to compile, half of it in Python's own compiler, which cannot be stopped half-way. The
+# longest templates of released models have three quarters of it.
+_MAX_TOKENS = 4_000
 
 
 def _names(words: str) -> frozenset[str]:
@@ -57,7 +59,7 @@ _ATTRIBUTES: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
 
 
 class TemplateEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles and runs one chat template; the budget is that of `budget.spending` around the render."""
+    """Compiles and runs one chat template; the budget is that of `budget.within` around the render."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
 
@@ -82,7 +84,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def _tokenize(
         self, source: str, name: str | None, filename: str | None = None, state: str | None = None
     ) -> TokenStream:
-        """Jinja's tokens, counted: compiling costs in proportion to them and cannot be stopped half-way."""
+        """Jinja's tokens, counted: compiling costs in proportion to them."""
         stream = super()._tokenize(source, name, filename, state)
         return TokenStream(_counted(stream), name, filename)
 
@@ -93,11 +95,11 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         tick()
-        return super().getattr(_traced(obj), attribute)
+        return super().getattr(traced(obj), attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         tick()
-        return super().getitem(_traced(obj), argument)
+        return super().getitem(traced(obj), argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         for types, allowed in _ATTRIBUTES:
@@ -125,35 +127,36 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         tick()
         if operator == "%" and isinstance(left, str):
-            template_filters.check_percent(left)
-            weigh(right, printing=True)
+            template_filters.check_percent(left, right)
         for container, times in ((left, right), (right, left)):
             if operator == "*" and isinstance(container, (str, list, tuple)) and isinstance(times, int):
                 reserve(len(container) * max(times, 0))
         if isinstance(left, int) and isinstance(right, int):
             _check_bits(operator, left, right)
-        return _weighed(super().call_binop(context, operator, _traced(left), right))
+        return _weighed(super().call_binop(context, operator, traced(left), right))
 
 
 class _CodeGenerator(CodeGenerator):
-    """Jinja's compiler, with hooks where its own sandbox has none."""
+    """Jinja's compiler, with hooks where its own sandbox has none. It works under the budget itself."""
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
+        tick()
+        return super().visit(node, *args, **kwargs)
 
     def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
         if isinstance(node.value, str):
             self.write(f"environment.literal({node.value!r})")
         else:
+            check_integer(node.value)
             super().visit_Const(node, frame)
 
     def blockvisit(self, nodes: Iterable[nodes.Node], frame: Frame) -> None:
         self.writeline("environment.ticked(None)")
         super().blockvisit(nodes, frame)
 
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
-        self.write("(environment.ticked(")
+    def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:
+        self.write(f" {comparisons[node.op]} environment.ticked(")
         self.visit(node.expr, frame)
-        self.write(")")
-        for op in node.ops:
-            self.visit(op, frame)
         self.write(")")
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
@@ -209,6 +212,7 @@ class _GenerationTag(Extension):
 
 def _counted(tokens: Iterable[Token]) -> Iterator[Token]:
     for number, token in enumerate(tokens):
+        tick()
         if number == _MAX_TOKENS:
             raise TemplateError(f"the chat template is a program of more than {_MAX_TOKENS} tokens")
         yield token
@@ -216,13 +220,6 @@ def _counted(tokens: Iterable[Token]) -> Iterator[Token]:
 
 def _literal(value: str) -> TracedStr:
     return TracedStr.of(value, TEMPLATE)
-
-
-def _traced(value: Any) -> Any:
-    """A plain string as one whose methods are bounded."""
-    if isinstance(value, str) and not isinstance(value, TracedStr):
-        return TracedStr(str.__str__(value))
-    return value
 
 
 def _ticked(value: Any) -> Any:
@@ -236,7 +233,7 @@ def _joined(values: Iterable[Any]) -> TracedStr:
 
 def _weighed(value: Any) -> Any:
     weigh(value)
-    return value
+    return traced(value)
 
 
 def _check_bits(symbol: str, left: int, right: int) -> None:
@@ -245,12 +242,12 @@ def _check_bits(symbol: str, left: int, right: int) -> None:
         bits = left.bit_length() + right.bit_length()
     elif symbol == "**":
         bits = left.bit_length() * max(right, 1)
-    if bits > _MAX_BITS:
-        raise TemplateError(f"the chat template computes with integers of more than {_MAX_BITS} bits")
+    if bits > MAX_BITS:
+        raise TemplateError(f"the chat template computes with integers of more than {MAX_BITS} bits")
 
 
 def _bounded_range(*args: int) -> range:
-    numbers = range(*map(operator.index, args))
+    numbers = range(*(check_integer(operator.index(arg)) for arg in args))
     if len(numbers) > _MAX_RANGE:
         raise TemplateError(f"the chat template counts to {len(numbers)}; the most is {_MAX_RANGE}")
     return numbers

@@ -29,14 +29,7 @@ def build(spec: TokenizerSpec) -> Pipeline:
     Raises `FormatError` for a byte piece that is not `<0xXX>`, a score that is not a number, or an absurd piece.
     """
     _check(spec)
-    pieces: dict[str, int] = {}  # what text may become by merging
-    vocab: dict[str, int] = {}  # and the pieces reached by fallback alone
-    for i, (token, kind) in enumerate(zip(spec.tokens, spec.token_types, strict=True)):
-        if kind in (TokenType.CONTROL, TokenType.UNKNOWN):
-            continue
-        vocab[token] = i
-        if kind != TokenType.BYTE:
-            pieces[token] = i
+    vocab, pieces = _vocabulary(spec)
     unknown = spec.tokens[spec.unk_id] if spec.unk_id is not None else None
     if unknown is not None and spec.unk_id is not None:
         vocab.setdefault(unknown, spec.unk_id)
@@ -44,8 +37,29 @@ def build(spec: TokenizerSpec) -> Pipeline:
     return Pipeline(model)
 
 
+def merges_of(spec: TokenizerSpec) -> list[tuple[str, str]]:
+    """The merges that the spec stands for, best first: they and the vocabulary decide every id."""
+    return _merges(_vocabulary(spec)[1], spec)
+
+
+def _vocabulary(spec: TokenizerSpec) -> tuple[dict[str, int], dict[str, int]]:
+    """(every piece that is not a control token, those of them that text may become by merging)."""
+    vocab: dict[str, int] = {}
+    pieces: dict[str, int] = {}
+    for i, (token, kind) in enumerate(zip(spec.tokens, spec.token_types, strict=True)):
+        if kind in (TokenType.CONTROL, TokenType.UNKNOWN):
+            continue
+        vocab[token] = i
+        if kind != TokenType.BYTE:
+            pieces[token] = i
+    return vocab, pieces
+
+
 def _merges(pieces: dict[str, int], spec: TokenizerSpec) -> list[tuple[str, str]]:
-    """Every cut of every piece in two pieces, best score of the whole first."""
+    """The file's own merges, or every cut of every piece in two pieces, best score of the whole first."""
+    if spec.merges:
+        given = (tuple(merge.split(" ", 1)) for merge in spec.merges)
+        return [(a, b) for a, b in given if a in pieces and b in pieces and a + b in pieces]
     by_score = sorted(pieces, key=lambda piece: -spec.scores[pieces[piece]])
     return [
         (piece[:cut], piece[cut:])
@@ -61,6 +75,9 @@ def _check(spec: TokenizerSpec) -> None:
             raise FormatError(f"token {i} is a byte token but is spelled {token[:32]!r}, not <0xXX>")
         if len(token) > _MAX_PIECE:
             raise FormatError(f"token {i} is {len(token)} characters long; the most is {_MAX_PIECE}")
+    for merge in spec.merges:
+        if merge.count(" ") != 1:
+            raise FormatError(f"the merge {merge[:64]!r} is not two tokens with a space between them")
     for i, score in enumerate(spec.scores):
         if math.isnan(score):
             raise FormatError(f"the score of token {i} is not a number")

@@ -11,9 +11,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from openherd.tokenizers.spec import TokenizerSpec, TokenType
+from openherd.tokenizers.spec import Strip, TokenizerSpec, TokenType, ids_of_types
 
 Range = tuple[int, int]  # start and end in characters
+_NO_STRIP = Strip()
+# Unicode's White_Space, as `tokenizers` strips it; Python would also take U+001C to U+001F.
+_WHITESPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _Trust = Callable[[int, int], bool]
 
 
@@ -22,17 +25,18 @@ class _Special:
     text: str
     id: int
     needs_trust: bool
+    strip: Strip
 
 
 class SpecialTokens:
     """The control, unknown and user-defined tokens of a vocabulary, ready to cut text."""
 
     def __init__(self, spec: TokenizerSpec) -> None:
-        kinds = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
+        special = ids_of_types(spec.token_types, TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
         found = [
-            _Special(spec.tokens[i], i, kind != TokenType.USER_DEFINED)
-            for i, kind in enumerate(spec.token_types)
-            if kind in kinds and spec.tokens[i]
+            _Special(spec.tokens[i], i, spec.token_types[i] != TokenType.USER_DEFINED, spec.strips.get(i, _NO_STRIP))
+            for i in special
+            if spec.tokens[i]
         ]
         self._longest_first = sorted(found, key=lambda s: len(s.text.encode()), reverse=True)
 
@@ -66,9 +70,12 @@ def _cut_out(text: str, within: Range, special: _Special, is_trusted: _Trust) ->
         if special.needs_trust and not is_trusted(at, after):
             search = at + 1
             continue
-        if at > start:
-            yield (start, at)
+        before = start + len(text[start:at].rstrip(_WHITESPACE)) if special.strip.left else at
+        if before > start:
+            yield (start, before)
         yield special.id
+        if special.strip.right:
+            after = end - len(text[after:end].lstrip(_WHITESPACE))
         start = search = after
     if start < end:
         yield (start, end)

@@ -19,14 +19,19 @@ from jinja2.sandbox import SandboxedFormatter
 
 from openherd.errors import TemplateError
 from openherd.tokenizers.budget import reserve, tick
-from openherd.tokenizers.provenance import TEMPLATE, UNKNOWN, Source, TracedStr, concat, source_of
+from openherd.tokenizers.provenance import TEMPLATE, UNKNOWN, Source, TracedStr, concat, source_of, traced
 
 _MAX_INDENT = 16
 _WIDE = re.compile(r"\d{4,}|\*")  # a field padded to 1,000 characters or more, or to a width given as a value
-_PERCENT_FIELD = re.compile(r"%(?:\([^)]*\))?[^a-zA-Z%]*")
+_PERCENT_FIELD = re.compile(r"%(?:\([^()]{0,100}\))?[^a-zA-Z%]*")
+_CHARS_PER_NUMBER = 24  # of the longest float
+_MAX_DIGITS = 300  # to round to, before or after the point; a float has no more
+_WORD_BREAK = re.compile(r"([-\s({\[<]+)")
+# Python hashes integers modulo 2**61 - 1: with larger ones a set or dict of n elements can be made to take n**2 steps.
+MAX_BITS = 64
 _FROM_JINJA = (
-    "abs count d default dictsort first float int items last length list map max min reject rejectattr replace "
-    "reverse round select selectattr sort trim unique upper lower"
+    "abs count d default dictsort first float items last length list map max min reject rejectattr replace "
+    "reverse select selectattr sort trim unique upper lower"
 )
 
 
@@ -40,8 +45,12 @@ def text(value: Any) -> str:
     return printed
 
 
-def weigh(value: Any, *, printing: bool = False) -> None:
-    """Count every element of a container as a step, as often as it occurs in it; `printing`: and as text."""
+def weigh(value: Any, *, printing: bool = False) -> int:
+    """Count every element of a container as a step, as often as it occurs in it; `printing`: and as text.
+
+    Returns about how many characters its elements print.
+    """
+    chars = 0
     waiting = [value] if isinstance(value, (list, tuple, Mapping)) else []
     while waiting:
         item = waiting.pop()
@@ -51,6 +60,8 @@ def weigh(value: Any, *, printing: bool = False) -> None:
                 waiting.append(child)
             elif printing and isinstance(child, str):
                 reserve(len(child))
+            chars += len(child) if isinstance(child, str) else _CHARS_PER_NUMBER
+    return chars
 
 
 def stepped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,17 +72,30 @@ def stepped(function: Callable[..., Any]) -> Callable[..., Any]:
         tick()
         for value in (*args, *kwargs.values()):
             weigh(value)
-        result = function(*args, **kwargs)
+        result = function(*map(traced, args), **kwargs)
         weigh(result)
-        return result
+        return traced(result)
 
     return step
 
 
-def check_percent(template: str) -> None:
-    """Refuse printf-style fields that pad without bound."""
-    for field in _PERCENT_FIELD.findall(template):
-        _check_width(field)
+def check_percent(template: str, values: Any) -> None:
+    """Refuse printf-style fields that pad without bound; pay for what they print. A mapping's values print often."""
+    fields = _PERCENT_FIELD.findall(template)
+    for field in fields:
+        tick()
+        _check_width(re.sub(r"^%\([^()]*\)", "", field))
+    weigh(values, printing=True)
+    if isinstance(values, Mapping):
+        longest = max((len(v) if isinstance(v, str) else weigh([v]) for v in values.values()), default=0)
+        reserve(len(template) + len(fields) * longest)
+
+
+def check_integer(value: Any) -> Any:
+    """`value`, unless it is an integer of more than 64 bits."""
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise TemplateError(f"the chat template has an integer of more than {MAX_BITS} bits")
+    return value
 
 
 def format_fields(environment: Environment, template: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
@@ -91,20 +115,19 @@ def format_fields(environment: Environment, template: str, args: Sequence[Any], 
         value, _ = formatter.get_field(field, args, kwargs)
         if spec or conversion:
             pieces.append(format(formatter.convert_field(value, conversion), spec or ""))
+            reserve(len(pieces[-1]))
         else:
             pieces.append(text(value))
     return concat(pieces)
 
 
 def _check_width(spec: str) -> None:
-    if _WIDE.search(spec) or "{" in spec:
+    if _WIDE.search(spec) or "{" in spec or "(" in spec:
         raise TemplateError("the chat template formats with a width of 1000 characters or more, or with a nested one")
 
 
 def _format(template: Any, *args: Any, **kwargs: Any) -> str:
-    check_percent(text(template))
-    for value in (*args, *kwargs.values()):
-        weigh(value, printing=True)
+    check_percent(text(template), kwargs or args)
     return TracedStr(text(template) % (kwargs or args))
 
 
@@ -179,13 +202,28 @@ def _same(value: Any) -> str:
 
 def _recased(method: str) -> Callable[[Any], str]:
     def filter_(value: Any) -> str:
-        return str(getattr(TracedStr, method)(_traced(text(value))))
+        return str(getattr(TracedStr, method)(traced(text(value))))
 
     return filter_
 
 
-def _traced(value: str) -> TracedStr:
-    return value if isinstance(value, TracedStr) else TracedStr(value)
+def _title(value: Any) -> str:
+    """Jinja's `title`, word by word."""
+    words: list[str] = []
+    for word in _WORD_BREAK.split(text(value)):
+        tick()
+        words.append(word[:1].upper() + word[1:].lower())
+    return concat(words)
+
+
+def _int(value: Any, default: int = 0, base: int = 10) -> Any:
+    return check_integer(JINJA_FILTERS["int"](value, default, base))
+
+
+def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
+    if not isinstance(precision, int) or abs(precision) > _MAX_DIGITS:
+        raise TemplateError(f"the chat template rounds to {str(precision)[:32]} digits; the most is {_MAX_DIGITS}")
+    return JINJA_FILTERS["round"](value, precision, method)
 
 
 FILTERS: dict[str, Callable[..., Any]] = {name: JINJA_FILTERS[name] for name in _FROM_JINJA.split()} | {
@@ -193,8 +231,10 @@ FILTERS: dict[str, Callable[..., Any]] = {name: JINJA_FILTERS[name] for name in 
     "format": _format,
     "indent": _indent,
     "join": _join,
+    "int": _int,
+    "round": _round,
     "safe": _same,
     "string": _same,
-    "title": JINJA_FILTERS["title"],
+    "title": _title,
     "tojson": _tojson,
 }

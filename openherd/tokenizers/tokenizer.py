@@ -1,14 +1,15 @@
 """Tokenizer: text and spans to ids, ids to bytes and text, as the model's file describes it.
 
-Ids equal llama.cpp's on the same vocabulary. Not covered: normalisers (NFKC and the like; no Llama-family file
-asks for one), tokens that strip the spaces beside them, and the end-of-sequence token, which a trainer appends itself.
+Ids equal llama.cpp's on the same vocabulary in GGUF, and transformers' on the same tokenizer.json or tokenizer.model.
+Not covered: the end-of-sequence token, which a trainer appends itself.
 A vocabulary may lack tokens for some bytes (SmolLM2's does): what needs them is lost, as in llama.cpp.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ class Tokenizer:
         """Characters of the longest token: no token covers more of a text than this."""
         self._special = SpecialTokens(spec)
         self._pipeline = _pipeline(spec)
+        self._prefixes_after_special = spec.prefix_rule in ("sentencepiece", "metaspace")
+        self._keeps_own_space = spec.prefix_rule.startswith("metaspace")
+        self._visible: dict[int, bytes] = {}  # what the tokens of answers so far show
 
     def encode(
         self, text: str, *, special: bool = False, add_bos: bool | None = None, max_tokens: int | None = None
@@ -87,16 +91,20 @@ class Tokenizer:
         detokenizer = self.detokenizer(skip_special=skip_special, continues=continues)
         return "".join(map(detokenizer.add, ids)) + detokenizer.flush()
 
-    def detokenizer(self, *, skip_special: bool = True, continues: bool = False) -> IncrementalDetokenizer:
-        """A fresh incremental detokenizer; the arguments are those of `decode`."""
+    def detokenizer(
+        self, *, skip_special: bool = True, continues: bool = False, shown: Set[int] = frozenset()
+    ) -> IncrementalDetokenizer:
+        """A fresh incremental detokenizer; the arguments are those of `decode`, and `shown` are control tokens that
+        are not left out."""
         strip = self.spec.kind == "spm" and self.spec.add_space_prefix and not continues
         if not skip_special:
             return IncrementalDetokenizer(self.token_bytes, strip_space=strip)
-
-        def visible(token_id: int) -> bytes:
-            return b"" if self._is_hidden(token_id) else self.token_bytes(token_id)
-
-        return IncrementalDetokenizer(visible, strip_space=strip)
+        if shown:
+            return IncrementalDetokenizer(
+                lambda token: self.token_bytes(token) if token in shown else self._visible_bytes(token),
+                strip_space=strip,
+            )
+        return IncrementalDetokenizer(self._visible_bytes, strip_space=strip)
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes token `token_id` stands for. Raises IndexError outside the vocabulary."""
@@ -113,12 +121,25 @@ class Tokenizer:
             return bytes((int(token[3:5], 16),))
         return token.replace(_SPACE, " ").encode()
 
+    def control_ids(self, texts: Iterable[str]) -> dict[str, int]:
+        """Ids of those of the texts that are control tokens."""
+        wanted = set(texts)
+        return {
+            token: token_id
+            for token_id, token in enumerate(self.spec.tokens)
+            if token in wanted and self.is_control(token_id)
+        }
+
     def is_control(self, token_id: int) -> bool:
         """Whether the id is a control token: structure, not text."""
         return self.spec.token_types[token_id] == TokenType.CONTROL
 
-    def _is_hidden(self, token_id: int) -> bool:
-        return self.spec.token_types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
+    def _visible_bytes(self, token_id: int) -> bytes:
+        data = self._visible.get(token_id)
+        if data is None:
+            is_hidden = self.spec.token_types[token_id] in (TokenType.CONTROL, TokenType.UNKNOWN)
+            data = self._visible[token_id] = b"" if is_hidden else self.token_bytes(token_id)
+        return data
 
     def _check_length(self, length: int, max_tokens: int | None) -> None:
         if length > _MAX_CHARS:
@@ -139,17 +160,22 @@ class Tokenizer:
         for piece in self._special.cut(text, trusted):
             if isinstance(piece, int):
                 ids.append(piece)
-                starts_text = True
+                starts_text = self._prefixes_after_special
             else:
                 ids += self._encode_plain(text[slice(*piece)], starts_text)
                 starts_text = False
         return ids
 
     def _encode_plain(self, text: str, starts_text: bool) -> list[int]:
+        text = _SURROGATE.sub("\ufffd", text)
+        if self.spec.normalizer:
+            text = unicodedata.normalize(self.spec.normalizer, text)
         if self.spec.kind == "spm":
-            prefix = _SPACE if starts_text and self.spec.add_space_prefix else ""
-            text = prefix + text.replace(" ", _SPACE)
-        ids = self._pipeline.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids
+            text = text.replace(" ", _SPACE)
+            has_prefix = self._keeps_own_space and text.startswith(_SPACE)
+            if starts_text and self.spec.add_space_prefix and not has_prefix:
+                text = _SPACE + text
+        ids = self._pipeline.encode(text, add_special_tokens=False).ids
         return [token_id for token_id in ids if token_id < self.vocab_size]  # a byte without a token has a higher id
 
 
@@ -163,13 +189,13 @@ def _pipeline(spec: TokenizerSpec) -> Pipeline:
     return sentencepiece.build(spec)
 
 
-def _kinds(spec: TokenizerSpec) -> list[int]:
+def _kinds(spec: TokenizerSpec) -> bytes:
     """Token types, where what begins a text or ends an answer is a control token whatever the file calls it."""
-    kinds = list(spec.token_types)
+    kinds = bytearray(spec.token_types)
     for token_id in (spec.bos_id, spec.eos_id, *spec.stop_ids):
         if token_id is not None:
             kinds[token_id] = TokenType.CONTROL
-    return kinds
+    return bytes(kinds)
 
 
 def _check(spec: TokenizerSpec) -> None:
@@ -178,7 +204,7 @@ def _check(spec: TokenizerSpec) -> None:
         raise FormatError("the vocabulary is empty")
     if len(spec.token_types) != n:
         raise FormatError(f"the vocabulary has {n} tokens but {len(spec.token_types)} token types")
-    if spec.kind == "spm" and len(spec.scores) != n:
+    if spec.kind == "spm" and not spec.merges and len(spec.scores) != n:
         raise FormatError(f"the vocabulary has {n} tokens but {len(spec.scores)} scores")
     for name in ("bos_id", "eos_id", "eot_id", "eom_id", "unk_id", "pad_id"):
         token_id = getattr(spec, name)

@@ -161,8 +161,7 @@ def a_model(**spoil: Any) -> NativeModel:
 def programs(random: Random) -> None:
     """Recorded programs with spoilt buffers and operations; what is accepted must also run."""
     model = a_model()
-    for tensor in WEIGHTS.values():
-        model.add_tensor(tensor)
+    model.add_tensors(WEIGHTS.values())
     taps: tuple[TapSite, ...] = ((1, "resid"),)
     program = record(
         forward, CONFIG, width_of=lambda n: WEIGHTS[f"{n}.weight"].shape[0], form_of=lambda n: "f32", taps=taps
@@ -204,20 +203,21 @@ def weights(random: Random) -> None:
     model = a_model()._native
     rows = np.frombuffer(random.randbytes(20 * 68), np.uint8).reshape(20, 68)
     tensor: Any = (8, rows, 64)
-    model.add_matrix(tensor)
+    model.add_matrices([(tensor, False)])
     pair = (0, (8, rows[:4], 64), (0, np.zeros((20, 16), np.uint8), 4))
     model.add_adapter(1.0, [pair])
     type_id, data, cols = random.randrange(45), spoilt(rows, random), random.choice((64, *NUMBERS))
     x = np.ones((3, 64), np.float32)
     weight = _native.PackedWeight(8, rows, 64)
     actions: list[Callable[[], object]] = [
-        lambda: model.add_matrix(spoilt(tensor, random)),
+        lambda: model.add_matrices([(spoilt(tensor, random), False)]),
         lambda: model.add_vector(spoilt(np.ones(8, np.float32), random)),
         lambda: model.add_adapter(0.5, [spoilt(pair, random)]),
         lambda: _native.PackedWeight(type_id, rows, cols),
         lambda: _native.PackedWeight(8, data, 64),
         lambda: _native.packed_bytes(type_id, random.choice(NUMBERS), random.choice(NUMBERS)),
         lambda: _native.kv_block_bytes(random.choice(NUMBERS), 2, random.choice(NUMBERS), False),
+        lambda: _native.cut_records_bytes(*random.choices(NUMBERS, k=5)),
         lambda: weight.linear(spoilt(x, random), tiles_at_once=random.choice(NUMBERS)),
         lambda: weight.linear(x, bias=spoilt(np.ones(20, np.float32), random), residual=np.ones((3, 20), np.float32)),
         lambda: weight.dequantize_rows(random.choice(NUMBERS), random.choice(NUMBERS)),
@@ -246,7 +246,7 @@ def threads(random: Random) -> None:
                     case 2:
                         backend.hidden(step, 0)
                     case 3:
-                        backend._open().model.add_tensor(WEIGHTS["model.norm.weight"])
+                        backend._open().model.add_tensors([WEIGHTS["model.norm.weight"]])
                     case 4:
                         backend.score(step, *np.zeros((2, 9), np.int32))
                     case _:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from openherd.checkpoints import open_adapter, open_checkpoint
 from openherd.checkpoints.describe import describe
-from openherd.checkpoints.llama_config import HARMLESS, NEUTRAL, READ
+from openherd.checkpoints.families.gguf_config import DECODER_KEYS
 from openherd.checkpoints.required_tensors import required_tensors
 from openherd.config import ModelConfig
 from openherd.quant.types import BLOCK_TYPES_BY_ID
@@ -35,7 +35,7 @@ from tests.checkpoint_files import (
 from tests.fuzz.mutations import EDGES, mutated, only_herd_errors, seconds, seeds
 
 KEYS = sorted(
-    {f"llama.{name}" for name in READ | HARMLESS | NEUTRAL.keys()}
+    {f"llama.{name}" for name in DECODER_KEYS.read | DECODER_KEYS.harmless | DECODER_KEYS.neutral.keys()}
     | {f"tokenizer.ggml.{x}_token_id" for x in ("bos", "eos", "eot", "eom", "unknown", "padding")}
     | {f"tokenizer.ggml.{x}" for x in ("model", "pre", "tokens", "scores", "merges", "token_type", "add_bos_token")}
     | {"general.alignment", "general.architecture", "general.type", "general.license", "general.quantization_version"}

@@ -31,7 +31,6 @@ CASES: dict[str, ModelConfig] = {
     "odd_sizes": replace(PLAIN, dim=39, n_heads=3, n_kv_heads=3, head_dim=14, ffn_dim=53, vocab_size=101),
     "biases": replace(PLAIN, qkv_bias=True, o_bias=True, mlp_bias=True),
     "linear": replace(PLAIN, rope_scaling=RopeScaling("linear", factor=2.5)),
-    "dynamic": replace(PLAIN, rope_scaling=RopeScaling("dynamic", factor=4.0)),
     "llama3": replace(PLAIN, head_dim=16, rope_scaling=RopeScaling("llama3", 8.0, original_max_seq_len=24)),
     "yarn": replace(PLAIN, head_dim=16, rope_scaling=RopeScaling("yarn", 4.0, original_max_seq_len=32, beta_fast=4.0)),
 }

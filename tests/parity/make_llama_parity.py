@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from openherd.config import ModelConfig
 from tests.parity.llama_cases import CASES, RECORDED, SEED, prompts
@@ -23,7 +22,7 @@ def rope_parameters(config: ModelConfig) -> dict[str, Any]:
     """A config's rotary scaling as transformers spells it."""
     s = config.rope_scaling
     parameters: dict[str, Any] = {"rope_type": s.kind, "rope_theta": config.rope_theta, "factor": s.factor}
-    if s.kind in ("none", "dynamic"):
+    if s.kind == "none":
         parameters["rope_type"] = "default"
     if s.kind in ("llama3", "yarn"):
         parameters["original_max_position_embeddings"] = s.original_max_seq_len
@@ -60,24 +59,7 @@ def transformers_model(config: ModelConfig, weights: dict[str, NDArray[np.float3
     if config.tied_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state)
-    if config.rope_scaling.kind == "dynamic":
-        fix_dynamic_base(model, config)
     return model
-
-
-def fix_dynamic_base(model: LlamaForCausalLM, config: ModelConfig) -> None:
-    """Give the model the frequencies of "dynamic" at the length where its running base is theta * factor^(d/(d-2))."""
-    factor = config.rope_scaling.factor
-    parameters = {"rope_type": "dynamic", "rope_theta": config.rope_theta, "factor": factor}
-    scaled = LlamaConfig(
-        hidden_size=config.dim,
-        num_attention_heads=config.n_heads,
-        head_dim=config.head_dim,
-        max_position_embeddings=config.max_seq_len,
-        rope_parameters=parameters,
-    )
-    length = config.max_seq_len * (2 - 1 / factor)
-    model.model.rotary_emb.inv_freq, _ = ROPE_INIT_FUNCTIONS["dynamic"](scaled, "cpu", seq_len=length)
 
 
 def record(config: ModelConfig) -> NDArray[np.float32]:

@@ -12,12 +12,10 @@ from typing import Any
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-# rope parameters as transformers spells them; "seq_len" is the length at which its running "dynamic" base equals ours
+# rope parameters as transformers spells them
 CASES: list[dict[str, Any]] = [
     {"rope_type": "linear", "factor": 1.0, "rope_theta": 10000.0},
     {"rope_type": "linear", "factor": 4.0, "rope_theta": 500000.0},
-    {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0, "seq_len": 3072},
-    {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 100000.0, "seq_len": 3840},
     {
         "rope_type": "llama3",
         "factor": 8.0,
@@ -61,15 +59,14 @@ HEAD_DIM = 64
 
 
 def record(case: dict[str, Any]) -> dict[str, Any]:
-    parameters = {key: value for key, value in case.items() if key != "seq_len"}
     config = LlamaConfig(
         hidden_size=4 * HEAD_DIM,
         num_attention_heads=4,
         head_dim=HEAD_DIM,
         max_position_embeddings=MAX_SEQ_LEN,
-        rope_parameters=parameters,
+        rope_parameters=dict(case),
     )
-    frequencies, scale = ROPE_INIT_FUNCTIONS[case["rope_type"]](config, "cpu", seq_len=case.get("seq_len"))
+    frequencies, scale = ROPE_INIT_FUNCTIONS[case["rope_type"]](config, "cpu")
     return {**case, "attention_scale": scale, "inverse_frequencies": [float(f"{x:.8g}") for x in frequencies.tolist()]}
 
 

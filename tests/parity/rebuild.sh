@@ -7,10 +7,14 @@ set -eu
 python=$1 model=$2 wikitext=${3-}
 export PYTHONPATH=.
 
-for script in make_rope_expected make_llama_parity make_lora_expected make_chat_expectations; do
+for script in make_rope_expected make_llama_parity make_lora_expected make_chat_expectations make_reader_cases \
+    make_rounding_errors; do
     echo "$script"
     "$python" "tests/parity/$script.py"
 done
+echo make_converted
+# LLAMA_CPP_CONVERTER: llama.cpp's convert_hf_to_gguf.py; without it the file that it made is not rebuilt.
+"$python" tests/parity/make_converted.py ${LLAMA_CPP_CONVERTER:+"$LLAMA_CPP_CONVERTER"}
 echo make_reference_ids
 "$python" tests/parity/make_reference_ids.py "$model"
 if [ -n "$wikitext" ]; then

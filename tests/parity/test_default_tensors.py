@@ -9,19 +9,20 @@ from gguf import GGUFReader
 from gguf.quants import dequantize as gguf_dequantize
 
 from openherd.checkpoints import open_checkpoint
-from openherd.checkpoints.names import to_gguf
+from openherd.checkpoints.families import by_name
 from openherd.quant.dequantize import dequantize
 
 
 def test_every_tensor_of_the_default_model(default_model: Path) -> None:
     checkpoint = open_checkpoint(default_model)
     heads = {"q_proj": checkpoint.config.n_heads, "k_proj": checkpoint.config.n_kv_heads}
+    names = by_name(checkpoint.config.family).names["gguf"]
     reader = GGUFReader(default_model)
     theirs = {tensor.name: tensor for tensor in reader.tensors}
     assert len(checkpoint.tensors) == len(theirs)
     for name in checkpoint.tensors:
         tensor = checkpoint.tensors[name]
-        gguf_name = to_gguf(name)
+        gguf_name = names.to_file(name)
         assert gguf_name is not None
         expected = gguf_dequantize(theirs[gguf_name].data, theirs[gguf_name].tensor_type)
         ours = dequantize(tensor.rows(), tensor.type).reshape(tensor.shape)

@@ -91,8 +91,6 @@ MALFORMED: dict[str, tuple[Callable[[], GGUFFile | bytes], str]] = {
     "alignment 2^31": (lambda: GGUFFile({"general.alignment": u32(1 << 31)}), "power of two .* not 2147483648"),
     "alignment a float": (lambda: GGUFFile({"general.alignment": f32(32)}), "general.alignment: the alignment is not"),
     "alignment a truth": (lambda: GGUFFile({"general.alignment": truth(1)}), "the alignment is not a whole"),
-    "three parts": (lambda: GGUFFile({"split.count": u32(3)}), r"one of 3 parts of a model \(split.count\)"),
-    "parts a string": (lambda: GGUFFile({"split.count": text("3")}), "split.count: the number of parts"),
     "tensor entry cut": (lambda: GGUFFile(num_tensors=1, tail=b"\x01"), "1 tensors cannot fit"),
     "tensor twice": (lambda: GGUFFile(tensors=[one(), one()]), "tensor 'x': the tensor stands twice"),
     "5 dimensions": (lambda: GGUFFile(tensors=[one(dims=(1, 1, 1, 2, 2))]), "tensor 'x': 5 dimensions are more than 4"),

@@ -41,12 +41,8 @@ REFUSED: dict[str, tuple[Change, type[HerdError], str]] = {
     ),
     "wrong type": (key("general.architecture", u32(3)), FormatError, "general.architecture must be a string, not 3"),
     "an adapter": (key("general.type", text("adapter")), UnsupportedError, r"holds a GGUF 'adapter' \(general.type\)"),
-    "experts": (
-        key("llama.expert_count", u32(8)),
-        UnsupportedError,
-        "llama.expert_count is 8; openherd supports only 0",
-    ),
-    "window": (key("llama.attention.sliding_window", u32(4096)), UnsupportedError, "sliding_window is 4096; openherd"),
+    "experts": (key("llama.expert_count", u32(8)), FormatError, "llama.expert_used_count is missing"),
+    "a heap of experts": (key("llama.expert_count", u32(1 << 20)), FormatError, "a whole number from 0 to 1024"),
     "logit scale": (
         key("llama.logit_scale", f32(0.5)),
         UnsupportedError,
@@ -177,6 +173,13 @@ REFUSED: dict[str, tuple[Change, type[HerdError], str]] = {
         FormatError,
         r"must be F32 of shape \(4,\)",
     ),
+    "one of three parts": (
+        key("split.count", u32(3)),
+        UnsupportedError,
+        "one of 3 parts of a model, but is not named NAME-00001-of-00003.gguf",
+    ),
+    "parts a string": (key("split.count", text("3")), FormatError, "split.count must be a whole number"),
+    "too many parts": (key("split.count", u32(5000)), FormatError, "split.count is 5000; at most 1024"),
     "no tokenizer": (
         key("tokenizer.ggml.model", None),
         UnsupportedError,

@@ -60,10 +60,11 @@ def test_a_model_we_run(tmp_path: Path) -> None:
     kv = 2 * LAYERS * KV_HEADS * HEAD_DIM * 2  # keys and values, two bytes each
     assert facts["memory"] == {"weights": weights, "kv_per_token_f16": kv, "full_context_f16": weights + 128 * kv}
     assert facts["config"]["n_kv_heads"] == KV_HEADS
-    assert facts["tokenizer"] == {"model": "gpt2", "pre": "smollm", "vocab_size": VOCAB}
+    assert facts["tokenizer"] == {"model": "gpt2", "pre": "smollm", "vocab_size": VOCAB, "source": "header"}
     assert facts["chat_template"] == {
         "sha256": hashlib.sha256(b"{{ x }}" * 100).hexdigest(),
         "characters": 700,
+        "source": "tokenizer.chat_template",
         "start": ("{{ x }}" * 100)[:200],
     }
     assert (facts["name"], facts["license"], facts["format"]) == ("tiny", "apache-2.0", "GGUF v3")
@@ -95,7 +96,7 @@ def test_a_file_with_nothing_in_it(tmp_path: Path) -> None:
     facts = describe(write(tmp_path, GGUFFile()))
     assert facts["parameters"] == 0
     assert facts["bits_per_weight"] is None
-    assert facts["tokenizer"] == {"model": None, "pre": None, "vocab_size": None}
+    assert facts["tokenizer"] == {"model": None, "pre": None, "vocab_size": None, "source": "header"}
     assert facts["chat_template"] is None
 
 

@@ -1,8 +1,9 @@
 """Same tokens, whatever the load: tokens and log-probabilities to the bit, for 64 prompts of several blocks each.
 
 Each load's counters prove that what it is about took place. A request's answer "alone" is made with one sequence at a
-time, whole prompts, no cache. A fault that changed one bit of one logit in one of the 64 answers would show in its
-log-probabilities; over 1,200 tokens are drawn, each with its own and two more log-probabilities.
+time, whole prompts, no cache and no speculation; under the loads everything speculates. A fault that changed one bit of
+one logit in one of the 64 answers would show in its log-probabilities; over 1,200 tokens are drawn, each with its own
+and two more log-probabilities.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 @pytest.fixture(scope="module")
 def alone(subject: Subject) -> list[Answer]:
     engine = subject.start(max_seqs=1, max_batch_tokens=512, prefix_caching=False)
-    answers = run(engine, subject.requests)
+    plain = [replace(r, params=replace(r.params, speculate=False)) for r in subject.requests]
+    answers = run(engine, plain)
     stats = engine.stats
     assert (stats.max_batch_seqs, stats.num_split_prompts, stats.num_cached_tokens, stats.num_preemptions) == (
         1,
@@ -136,6 +138,9 @@ def test_d1_d3_in_batches_of_sixteen_with_split_prompts(subject: Subject, alone:
 def test_d1_under_preemption(subject: Subject, alone: list[Answer]) -> None:
     """The pool holds less than two contexts, and sequences that start small grow: the youngest must give way."""
     engine = subject.start(num_blocks=20, max_seqs=16, max_batch_tokens=256)
+    # How many prompt rows ride along follows from times measured here: on a disturbed machine sequences may then start
+    # so far apart that none must give way.
+    engine._scheduler.pace.prefill_rows = lambda num_decodes, room: room  # type: ignore[method-assign]
     assert_bit_equal(shuffled(engine, subject.requests, seed=3), alone)
     assert engine.stats.num_preemptions > 0
     assert engine.stats.num_evicted_blocks > 0

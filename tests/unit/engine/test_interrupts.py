@@ -18,6 +18,7 @@ from openherd.engine.protocols import SparseBias
 from openherd.engine.sequence import Request
 from openherd.messages import FinishReason
 from openherd.options import SamplingParams
+from tests.unit.engine.drafters import Knowing, draft_always
 from tests.unit.engine.tiny_model import Answer, prompt
 from tests.unit.engine.token_cache_backend import VOCAB, token_cache_engine
 
@@ -88,20 +89,27 @@ def run(engine: Engine, interrupt: Interrupt) -> tuple[list[Answer], list[Reques
     return [answers[seq_id] for seq_id in seq_ids], [request for choices in asked for request in choices]
 
 
-def started() -> Engine:
-    return token_cache_engine(num_blocks=18, max_seqs=6)
+def started(known: Sequence[Sequence[int]] = ()) -> Engine:
+    """`known` texts are drafted from, now and then wrongly."""
+    engine = token_cache_engine(num_blocks=18, max_seqs=6, make_drafter=lambda: Knowing(known, wrong_every=2))
+    draft_always(engine)
+    return engine
 
 
 def test_an_interrupt_at_any_place_changes_no_answer_and_leaks_nothing() -> None:
-    calm, never = started(), Interrupt(at=10**9)
+    answers, asked = run(started(), Interrupt(at=10**9))
+    known = [(*r.prompt_ids, *answer.token_ids) for r, answer in zip(asked, answers, strict=True)]
+    calm, never = started(known), Interrupt(at=10**9)
     expected, _ = run(calm, never)
+    assert [answer.bits for answer in expected] == [answer.bits for answer in answers]
+    assert 0 < calm.stats.num_accepted_tokens < calm.stats.num_drafted_tokens
     num_places = 10**9 - never.left
     assert calm.stats.num_preemptions > 0
     assert calm.stats.num_forks > 0
     places = random.Random(1).sample(range(1, num_places), NUM_PLACES)
     num_raised = 0
     for place in places:
-        engine, interrupt = started(), Interrupt(place)
+        engine, interrupt = started(known), Interrupt(place)
         answers, asked = run(engine, interrupt)
         num_raised += interrupt.was_raised
         for answer, request, wanted in zip(answers, asked, expected, strict=True):

@@ -267,3 +267,20 @@ def test_prompt_rows_are_rationed_while_answers_run() -> None:
         pace.observe(0.010 + 75 * 0.0004, num_decodes=4, num_prefill_rows=75)  # a longer context costs more
     assert pace.prefill_rows(num_decodes=4, room=508) == 37
     assert pace.prefill_rows(num_decodes=4, room=10) == 10
+
+
+def test_a_step_of_prompt_rows_alone_is_bounded_in_time() -> None:
+    """On a slow machine who arrives or leaves does not wait for a full batch. One disturbed step changes little."""
+    pace = PrefillPace()
+    for _ in range(40):
+        pace.observe(5.0, num_decodes=0, num_prefill_rows=500)
+    assert pace.prefill_rows(num_decodes=0, room=512) == 200  # two seconds', at 10 ms each
+    pace.observe(90.0, num_decodes=0, num_prefill_rows=100)
+    assert pace.prefill_rows(num_decodes=0, room=512) == 181
+    for _ in range(60):
+        pace.observe(64.0, num_decodes=0, num_prefill_rows=64)
+    assert pace.prefill_rows(num_decodes=0, room=512) == 64, "fewer would read all weights for little work"
+    assert pace.prefill_rows(num_decodes=0, room=20) == 20
+    for _ in range(60):
+        pace.observe(0.1, num_decodes=0, num_prefill_rows=64)
+    assert pace.prefill_rows(num_decodes=0, room=512) == 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,6 +15,7 @@ from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
 from openherd.engine.protocols import Backend, KVSpec, Limits
 from openherd.engine.sequence import Request, StepOutput
+from openherd.engine.speculate import Drafter, PromptLookup
 from openherd.messages import FinishReason, TokenLogprob
 from openherd.options import EngineOptions, SamplingParams
 from tests.parity.random_llama import float_source, random_weights
@@ -52,6 +53,7 @@ def tiny_engine(
     max_batch_tokens: int = 64,
     prefix_caching: bool = True,
     stop_ids: Iterable[int] = (),
+    make_drafter: Callable[[], Drafter] = PromptLookup,
 ) -> Engine:
     """An engine, over the tiny model unless another is given, whose pool has `num_blocks` blocks."""
     backend = backend or make_backend("reference")
@@ -64,7 +66,7 @@ def tiny_engine(
         max_batch_tokens=max_batch_tokens,
         prefix_caching=prefix_caching,
     )
-    return Engine(backend, config, weights, options=options, stop_ids=stop_ids)
+    return Engine(backend, config, weights, options=options, stop_ids=stop_ids, make_drafter=make_drafter)
 
 
 @dataclass

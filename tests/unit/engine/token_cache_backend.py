@@ -7,6 +7,7 @@ the answer, and `expected_answer` knows the right one without any cache. Fast en
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -27,6 +28,7 @@ from openherd.engine.protocols import (
     Step,
     TokenBatch,
 )
+from openherd.engine.speculate import Drafter, PromptLookup
 from openherd.options import EngineOptions
 
 VOCAB = 997
@@ -158,6 +160,7 @@ def token_cache_engine(
     max_batch_tokens: int = 64,
     prefix_caching: bool = True,
     stop_ids: tuple[int, ...] = (),
+    make_drafter: Callable[[], Drafter] = PromptLookup,
 ) -> Engine:
     options = EngineOptions(
         context=context,
@@ -166,4 +169,6 @@ def token_cache_engine(
         max_batch_tokens=max_batch_tokens,
         prefix_caching=prefix_caching,
     )
-    return Engine(backend or TokenCacheBackend(), CONFIG, {}, options=options, stop_ids=stop_ids)
+    return Engine(
+        backend or TokenCacheBackend(), CONFIG, {}, options=options, stop_ids=stop_ids, make_drafter=make_drafter
+    )

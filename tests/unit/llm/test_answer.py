@@ -13,6 +13,7 @@ from openherd.llm.answer import Answer
 from openherd.llm.guards import Decision, TextGuard
 from openherd.llm.stop_strings import StopStrings
 from openherd.messages import FinishReason, Span, TokenLogprob
+from openherd.parsers import HERMES, ModelFormat, OutputParser
 from openherd.tokenizers import Tokenizer
 from tests.unit.tokenizers.small_vocabularies import bpe_spec
 
@@ -50,7 +51,7 @@ class Script:
             self.texts.append(delta.text)
 
 
-def script(*stops: str, guard: TextGuard | None = None) -> Script:
+def script(*stops: str, guard: TextGuard | None = None, parser: OutputParser | None = None) -> Script:
     return Script(
         Answer(
             choice=0,
@@ -59,6 +60,7 @@ def script(*stops: str, guard: TextGuard | None = None) -> Script:
             detokenizer=TOKENIZER.detokenizer(continues=True),
             stops=StopStrings(stops),
             guard=guard,
+            parser=parser,
         )
     )
 
@@ -213,3 +215,23 @@ def test_guard_that_fails_ends_its_answer_with_an_error() -> None:
     assert completion.finish_reason is FinishReason.ERROR
     assert "no model" in (completion.error or "")
     assert completion.token_ids == ()
+
+
+@pytest.mark.parametrize("stops", [(), ("a stop string that holds back text",)])
+@pytest.mark.parametrize(
+    ("written", "num_reasoning"),
+    [
+        ("<think>I see.</think>Yes.", 21),
+        ("I see no section.", 0),
+        ("<think>and never ends", 21),
+        ("<think></think>", 15),
+    ],
+)
+def test_tokens_of_the_thinking_section_are_counted(written: str, num_reasoning: int, stops: tuple[str, ...]) -> None:
+    """With its marks, one token a byte here; however many come in a step, and whatever is held back."""
+    for widths in ((1,), (3,), (100,)):
+        thinker = OutputParser(ModelFormat(HERMES, is_native=False, thinks=True))
+        played = script(*stops, parser=thinker)
+        played.play(byte_ids(written), widths=widths)
+        usage = played.answer.completion().usage
+        assert (usage.completion_tokens, usage.reasoning_tokens) == (len(written), num_reasoning)

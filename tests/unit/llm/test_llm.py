@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import random
 import threading
 from collections.abc import Sequence
@@ -169,7 +170,10 @@ def test_interrupt_leaves_nothing_running(llm: LLM) -> None:
     assert llm.generate("hello", params())[0].finish_reason is FinishReason.LENGTH
 
 
-@pytest.mark.parametrize("seed", range(12))
+NUM_SCHEMAS = 500 if os.environ.get("OPENHERD_FULL_TESTS") else 12  # A8
+
+
+@pytest.mark.parametrize("seed", range(NUM_SCHEMAS))
 def test_schema_on_random_weights(llm: LLM, seed: int) -> None:
     schema = bounded_schema(random.Random(seed))
     for answer in llm.generate("hello", params(seed=seed, max_tokens=450, n=2), schema=schema):

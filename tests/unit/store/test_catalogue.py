@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openherd.store.catalogue import CATALOGUE, DEFAULT
-from openherd.store.download import sha256_of
+from openherd.store.digest import sha256_of
 
 
 def test_the_default_model_is_what_the_catalogue_says(default_model: Path) -> None:

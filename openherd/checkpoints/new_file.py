@@ -1,0 +1,269 @@
+"""A file that appears whole or not at all, tensor after tensor, with what a killed run had finished kept if asked.
+
+The bytes go to a partial file beside the target, which takes the target's name only when all of them are on the disk.
+With a `resume_key` the partial file survives an interruption, and beside it a journal says which pieces it holds and
+their SHA-256; a run with the same key and the same plan reads them again, keeps those that are right, and goes on.
+Both go when the source is at fault (InputError), where going on would fail again. Without a key nothing is left behind.
+Not covered: a kill between two system calls leaves the partial file of a run without a key, named `.NAME.XXXX.new`.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openherd.errors import InputError, OutputError
+
+U8 = NDArray[np.uint8]
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CHUNK = 1 << 22  # bytes read or hashed at a time
+
+
+class BusyError(OutputError):
+    """Another process writes the same file or folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`nbytes` bytes at `offset` of the file; `chunks` makes them, in order, when their turn comes."""
+
+    name: str
+    offset: int
+    nbytes: int
+    chunks: Callable[[], Iterable[U8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a file is; `name` is the piece that was just finished."""
+
+    name: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def write_new_file(
+    path: Path,
+    head: bytes,
+    pieces: Sequence[Piece],
+    *,
+    size: int,
+    on_progress: OnProgress | None = None,
+    resume_key: str | None = None,
+) -> int:
+    """Write `head`, then the pieces at their offsets, with zeros between them and after them up to `size` bytes.
+
+    Returns how many pieces were taken over from an interrupted run.
+
+    Pieces lie in order and do not overlap. An existing file of that name is replaced at the very end. Raises
+    OutputError (no space, no permission, another run at work); what a piece's `chunks` raises goes through.
+    """
+    partial = _partial(path, resume_key)
+    try:
+        kept = fill_file(partial, head, pieces, size=size, on_progress=on_progress, resume_key=resume_key, named=path)
+        with _explained(path, size):
+            os.replace(partial, path)
+            sync_folder(path.parent)
+    except BaseException:
+        if resume_key is None:
+            partial.unlink(missing_ok=True)
+        raise
+    forget_journal(partial)
+    return kept
+
+
+def fill_file(
+    path: Path,
+    head: bytes,
+    pieces: Sequence[Piece],
+    *,
+    size: int,
+    on_progress: OnProgress | None = None,
+    resume_key: str | None = None,
+    named: Path | None = None,
+) -> int:
+    """`write_new_file` without the change of name, for a file whose folder is what appears whole: the file and its
+    journal stay, and filling it again keeps what is right. `named` is what messages call it."""
+    plan = hashlib.sha256(head)
+    plan.update(json.dumps([resume_key, size, *((p.name, p.offset, p.nbytes) for p in pieces)]).encode())
+    named = named or path
+    with _explained(named, size), os.fdopen(_open(path), "r+b") as file:
+        require_alone(file, path, named)
+        journal = _Journal(path, plan.hexdigest()) if resume_key is not None else None
+        kept = journal.sound(file, pieces) if journal else 0
+        _require_space(named, size - (pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else 0))
+        try:
+            _write(file, head, pieces, kept, size, journal, on_progress)
+        except InputError:  # while the lock is held: nobody else can have begun to use it
+            path.unlink(missing_ok=True)
+            forget_journal(path)
+            raise
+        file.flush()
+        os.fsync(file.fileno())
+    return kept
+
+
+def _open(path: Path) -> int:
+    """For writing what is there already too; never through a link that someone planted under the predictable name."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    handle = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return handle
+
+
+def forget_journal(path: Path) -> None:
+    """Delete the journal of a file that is whole."""
+    _Journal.path_of(path).unlink(missing_ok=True)
+
+
+def write_new_text(path: Path, text: str | bytes) -> None:
+    """A small file, whole or not at all."""
+    data = np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8)
+    write_new_file(path, b"", [Piece(path.name, 0, len(data), lambda: [data])], size=len(data))
+
+
+def _partial(path: Path, resume_key: str | None) -> Path:
+    return path.parent / (f".{path.name}.{secrets.token_hex(4)}.new" if resume_key is None else f".{path.name}.partial")
+
+
+def require_alone(file: IO[Any], partial: Path, path: Path) -> None:
+    """Lock `file`, opened as `partial`, until it is closed. Raises BusyError, which names `path`, when another process
+    holds it, and when what was opened has become the target meanwhile."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_ino == partial.stat().st_ino:
+            return
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    raise BusyError(f"another process is writing {path}", hint="wait until it ends, or name another place")
+
+
+def _write(
+    file: BinaryIO,
+    head: bytes,
+    pieces: Sequence[Piece],
+    kept: int,
+    size: int,
+    journal: _Journal | None,
+    on_progress: OnProgress | None,
+) -> None:
+    file.seek(0)
+    file.write(head)
+    file.truncate(pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else len(head))
+    for piece in pieces[kept:]:
+        file.seek(piece.offset)
+        digest, written = hashlib.sha256(), 0
+        for chunk in piece.chunks():
+            data = np.ascontiguousarray(chunk).reshape(-1).data
+            written += len(data)
+            if written > piece.nbytes:
+                break
+            file.write(data)
+            if journal:
+                digest.update(data)
+        if written != piece.nbytes:
+            raise ValueError(f"{piece.name} was planned with {piece.nbytes} bytes and gave {written} or more")
+        if journal:
+            file.flush()
+            journal.add(piece, digest.hexdigest())
+        if on_progress:
+            on_progress(Progress(piece.name, piece.offset + piece.nbytes, size))
+    file.truncate(size)
+
+
+class _Journal:
+    """The finished pieces of a partial file, a JSON line each under a line that names the plan."""
+
+    def __init__(self, partial: Path, plan: str) -> None:
+        self.path = self.path_of(partial)
+        self._plan = plan
+
+    @staticmethod
+    def path_of(partial: Path) -> Path:
+        return partial.with_name(partial.name + ".journal")
+
+    def sound(self, file: BinaryIO, pieces: Sequence[Piece]) -> int:
+        """How many pieces, from the first, the partial file really holds; the journal is cut to these."""
+        kept: list[str] = []
+        for piece, digest in zip(pieces, self._digests(), strict=False):
+            if digest != _sha256(file, piece):
+                break
+            kept.append(digest)
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in [self._plan, *kept]))
+        return len(kept)
+
+    def _digests(self) -> Iterator[str]:
+        """What the journal says; nothing when it is of another plan. A line that a kill cut short is not JSON."""
+        try:
+            plan, *lines = self.path.read_text().splitlines()
+            if json.loads(plan) == self._plan:
+                for line in lines:
+                    yield json.loads(line)
+        except (OSError, ValueError):
+            return
+
+    def add(self, piece: Piece, digest: str) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(digest) + "\n")
+
+
+def _sha256(file: BinaryIO, piece: Piece) -> str:
+    digest, left = hashlib.sha256(), piece.nbytes
+    file.seek(piece.offset)
+    while left and (data := file.read(min(left, _CHUNK))):
+        digest.update(data)
+        left -= len(data)
+    return digest.hexdigest()
+
+
+def _require_space(path: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < nbytes:
+        raise OutputError(
+            f"the disk is full: {path} needs {nbytes / 1e6:.1f} MB more, {free / 1e6:.1f} MB are free",
+            hint="free some space, or write to a folder on another disk",
+        )
+
+
+@contextmanager
+def _explained(path: Path, size: int) -> Iterator[None]:
+    """Errors of the system in our words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            free = shutil.disk_usage(path.parent).free
+            full = "the disk is full" + (" for files so large (ulimit -f)" if error.errno == errno.EFBIG else "")
+            raise OutputError(
+                f"{full}: {path} takes {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free",
+                hint="free some space, or write to a folder on another disk",
+            ) from None
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """The new name itself reaches the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

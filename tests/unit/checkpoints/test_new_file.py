@@ -1,0 +1,185 @@
+"""Files appear whole or not at all, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openherd.checkpoints import new_file
+from openherd.checkpoints.new_file import Piece, write_new_file
+from openherd.errors import OutputError, UnsupportedError
+
+
+def piece(name: str, offset: int, data: bytes, made: list[str] | None = None) -> Piece:
+    def chunks() -> Iterator[np.ndarray]:
+        if made is not None:
+            made.append(name)
+        yield np.frombuffer(data, np.uint8)
+
+    return Piece(name, offset, len(data), chunks)
+
+
+def broken(name: str, offset: int, error: BaseException) -> Piece:
+    def chunks() -> Iterator[np.ndarray]:
+        yield np.zeros(4, np.uint8)
+        raise error
+
+    return Piece(name, offset, 8, chunks)
+
+
+def test_head_pieces_and_zeros_between(tmp_path: Path) -> None:
+    seen = []
+    pieces = [piece("a", 4, b"aa"), piece("b", 8, b"bbb")]
+    assert write_new_file(tmp_path / "x", b"hd", pieces, size=16, on_progress=seen.append) == 0
+    assert (tmp_path / "x").read_bytes() == b"hd\0\0aa\0\0bbb" + bytes(5)
+    assert [(p.name, p.done, p.total) for p in seen] == [("a", 6, 16), ("b", 11, 16)]
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no"), MemoryError()])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "x").write_bytes(b"old")
+    with pytest.raises(type(error)):
+        write_new_file(tmp_path / "x", b"head", [broken("a", 4, error)], size=12)
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("data", [b"123", b"12345"])
+def test_a_piece_of_another_size_than_planned_is_a_defect(tmp_path: Path, data: bytes) -> None:
+    wrong = Piece("a", 0, 4, lambda: [np.frombuffer(data, np.uint8)])
+    with pytest.raises(ValueError, match="planned with 4 bytes"):
+        write_new_file(tmp_path / "x", b"", [wrong], size=4)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"disk is full.*needs .* MB more"):
+        write_new_file(tmp_path / "x", b"", [Piece("a", 0, 1 << 60, lambda: [])], size=1 << 60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_is_explained_and_left_clean(tmp_path: Path) -> None:
+    """The limit on the size of files gives the error of a full disk (EFBIG), in a process of its own."""
+    script = """
+    import resource, signal, sys, numpy as np
+    from pathlib import Path
+    from openherd.checkpoints.new_file import Piece, write_new_file
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    write_new_file(Path(sys.argv[1]), b"", [Piece("a", 0, 2 << 20, lambda: [np.ones(2 << 20, np.uint8)])], size=2 << 20)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "x")], capture_output=True, text=True
+    )
+    assert "OutputError: the disk is full" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_permission_and_no_folder_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot write"):
+        write_new_file(tmp_path / "missing" / "x", b"h", [], size=1)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot write"):
+        write_new_file(tmp_path / "folder", b"h", [], size=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    made: list[str] = []
+    first = [piece("a", 4, b"aaaa", made), piece("b", 8, b"bbbb", made)]
+    with pytest.raises(KeyboardInterrupt):
+        write_new_file(tmp_path / "x", b"head", [*first, broken("c", 12, KeyboardInterrupt())], size=20, resume_key="k")
+    assert not (tmp_path / "x").exists()
+    good = [*first, piece("c", 12, b"cccccccc", made)]
+    made.clear()
+    assert write_new_file(tmp_path / "x", b"head", good, size=20, resume_key="k") == 2
+    assert made == ["c"]
+    assert (tmp_path / "x").read_bytes() == b"headaaaabbbbcccccccc"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_the_source_is_at_fault_for_is_not_kept(tmp_path: Path) -> None:
+    pieces = [piece("a", 4, b"aaaa"), broken("b", 8, UnsupportedError("no"))]
+    with pytest.raises(UnsupportedError):
+        write_new_file(tmp_path / "x", b"head", pieces, size=16, resume_key="k")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["piece", "journal", "key", "head", "short"])
+def test_what_is_not_right_any_more_is_made_again(tmp_path: Path, damage: str) -> None:
+    made: list[str] = []
+    first = [piece("a", 4, b"aaaa", made), piece("b", 8, b"bbbb", made)]
+    with pytest.raises(RuntimeError):
+        write_new_file(tmp_path / "x", b"head", [*first, broken("c", 12, RuntimeError())], size=20, resume_key="k")
+    partial, journal = tmp_path / ".x.partial", tmp_path / ".x.partial.journal"
+    if damage == "piece":
+        partial.write_bytes(partial.read_bytes().replace(b"bbbb", b"bbXb"))
+    elif damage == "short":
+        partial.write_bytes(partial.read_bytes()[:10])
+    elif damage == "journal":
+        journal.write_bytes(journal.read_bytes()[:-20])  # the kill fell inside its last line
+    made.clear()
+    head, key = (b"HEAD" if damage == "head" else b"head"), ("other" if damage == "key" else "k")
+    kept = write_new_file(tmp_path / "x", head, [*first, piece("c", 12, bytes(8), made)], size=20, resume_key=key)
+    assert kept == (0 if damage in ("key", "head") else 1)
+    assert made == ["a", "b", "c"][kept:]
+    assert (tmp_path / "x").read_bytes() == head + b"aaaabbbb" + bytes(8)
+
+
+def test_kill_at_random_points_then_resume(tmp_path: Path) -> None:
+    """SIGKILL after 0 to 5 finished pieces, and inside one: the resumed file is that of an undisturbed run."""
+    script = """
+    import os, signal, sys, numpy as np
+    from pathlib import Path
+    from openherd.checkpoints.new_file import Piece, write_new_file
+    stop = int(sys.argv[2])
+    def chunks(i):
+        yield np.full(1000, i, np.uint8)
+        if i == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield np.full(500, i + 1, np.uint8)
+    pieces = [Piece(str(i), 8 + 2000 * i, 1500, lambda i=i: chunks(i)) for i in range(6)]
+    print(write_new_file(Path(sys.argv[1]), b"headhead", pieces, size=12008, resume_key="k"))
+    """
+
+    def run(name: str, stop: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / name), str(stop)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert run("whole", -1).stdout == "0\n"
+    for stop in (0, 3):
+        (tmp_path / "x").unlink(missing_ok=True)
+        assert run("x", stop).returncode == -signal.SIGKILL
+        assert not (tmp_path / "x").exists()
+        assert run("x", -1).stdout == f"{stop}\n"
+        assert (tmp_path / "x").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_two_writers_of_one_resumable_file(tmp_path: Path) -> None:
+    def chunks() -> Iterator[np.ndarray]:
+        with pytest.raises(OutputError, match="another process is writing"):
+            write_new_file(tmp_path / "x", b"", [piece("a", 0, b"1")], size=1, resume_key="k")
+        yield np.zeros(1, np.uint8)
+
+    write_new_file(tmp_path / "x", b"", [Piece("a", 0, 1, chunks)], size=1, resume_key="k")
+    assert (tmp_path / "x").read_bytes() == b"\0"
+
+
+def test_memory_stays_bounded(tmp_path: Path) -> None:
+    """64 MiB in chunks of 1 MiB add less than 16 MiB to the peak."""
+    chunk = np.zeros(1 << 20, np.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    write_new_file(tmp_path / "x", b"", [Piece("a", 0, 64 << 20, lambda: (chunk for _ in range(64)))], size=64 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
+    assert os.path.getsize(tmp_path / "x") == 64 << 20
+    assert new_file._CHUNK <= 8 << 20
