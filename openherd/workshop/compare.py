@@ -1,0 +1,181 @@
+"""Two models beside each other: their next-token distributions over a text, and their tensors one by one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from openherd.checkpoints import open_checkpoint
+from openherd.checkpoints.source import Checkpoint, Tensor
+from openherd.engine.memory import free_memory
+from openherd.errors import CapacityError, InputError
+from openherd.quant.dequantize import dequantize
+from openherd.store.progress import Progress, megabytes
+from openherd.tokenizers import Tokenizer
+from openherd.tokenizers.spec import TokenizerSpec
+from openherd.workshop.calibrate import CHUNK_TOKENS, chunks_of
+from openherd.workshop.divergence import Divergence, diverge
+from openherd.workshop.golden.vocabulary import merges
+from openherd.workshop.model_logits import open_logits
+from openherd.workshop.verify.facts import same_fact
+
+DEFAULT_TOKENS = 4096
+CHUNK_VALUES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDifference:
+    """B's tensor against A's: the root mean square of the difference over that of A's values."""
+
+    name: str
+    type_a: str
+    type_b: str
+    n_values: int
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    path_a: Path
+    path_b: Path
+    divergence: Divergence
+    tensors: list[TensorDifference] | None
+    why_no_tensors: str | None
+
+
+def compare_models(
+    path_a: Path,
+    path_b: Path,
+    text: str,
+    *,
+    context: int,
+    max_tokens: int,
+    threads: int | None,
+    with_tensors: bool,
+    progress: Progress,
+) -> Compared:
+    """See `compare_distributions` and `compare_tensors`."""
+    a, b = open_checkpoint(path_a), open_checkpoint(path_b)
+    found = compare_distributions(
+        a, b, text, context=context, max_tokens=max_tokens, threads=threads, on_chunk=chunk_progress(progress)
+    )
+    tensors = compare_tensors(a, b) if with_tensors else None
+    why = "the models have different shapes" if with_tensors and tensors is None else None
+    return Compared(path_a, path_b, found, tensors, why)
+
+
+def chunk_progress(progress: Progress) -> Callable[[int, int], None]:
+    """A line for every tenth of the chunks."""
+
+    def on_chunk(done: int, total: int) -> None:
+        if done * 10 // total > (done - 1) * 10 // total:
+            progress.say(f"  {done / total:4.0%}  {done} of {total} chunks")
+
+    return on_chunk
+
+
+def compare_distributions(
+    a: Checkpoint,
+    b: Checkpoint,
+    text: str,
+    *,
+    context: int = CHUNK_TOKENS,
+    max_tokens: int = DEFAULT_TOKENS,
+    threads: int | None = None,
+    on_chunk: Callable[[int, int], None] = lambda done, total: None,
+) -> Divergence:
+    """Of B from A over the text's first `max_tokens` tokens, in chunks of `context`.
+
+    Raises `InputError` when their tokenizers differ or the text has less than two tokens, `CapacityError` when both
+    do not fit the memory at once.
+    """
+    require_same_tokenizer(a, b)
+    _require_memory(a, b)
+    context = min(context, a.config.max_seq_len, b.config.max_seq_len)
+    ids = Tokenizer(a.tokenizer).encode(text)[:max_tokens]
+    chunks = chunks_of(ids, context, math.ceil(max_tokens / context))
+    with open_logits(a, context, threads) as of_a, open_logits(b, context, threads) as of_b:
+        return diverge(of_a, of_b, chunks, on_chunk)
+
+
+def compare_tensors(a: Checkpoint, b: Checkpoint) -> list[TensorDifference] | None:
+    """The worst first; None when the models have other shapes, so that nothing can be set side by side."""
+    if a.config.family != b.config.family or any(
+        name not in b.tensors or a.tensors[name].shape != b.tensors[name].shape for name in a.tensors
+    ):
+        return None
+    found = [_difference(a.tensors[name], b.tensors[name]) for name in a.tensors]
+    return sorted(found, key=lambda tensor: -tensor.relative_error)
+
+
+def require_same_tokenizer(a: Checkpoint, b: Checkpoint) -> None:
+    """Distributions over different vocabularies cannot be compared."""
+    if difference := _tokenizer_difference(a.tokenizer, b.tokenizer):
+        raise InputError(
+            f"{a.path.name} and {b.path.name} have different tokenizers ({difference}): their distributions are over"
+            " different things",
+            hint="herd score with each measures bits per byte, which any two models share",
+        )
+    if a.config.vocab_size != b.config.vocab_size:
+        raise InputError(
+            f"{a.path.name} gives {a.config.vocab_size} logits and {b.path.name} {b.config.vocab_size}"
+            " (their vocabularies are padded differently)"
+        )
+
+
+def _tokenizer_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
+    """The first one, by meaning: layouts spell pre-tokenizers in several ways, and have scores for merges."""
+    for field in ("kind", "pre", "add_bos", "add_space_prefix"):
+        if not same_fact(field, getattr(a, field), getattr(b, field)):
+            return f"{field} is {getattr(a, field)!r} in one and {getattr(b, field)!r} in the other"
+    if len(a.tokens) != len(b.tokens):
+        return f"{len(a.tokens)} tokens and {len(b.tokens)}"
+    for number, (of_a, of_b) in enumerate(zip(a.tokens, b.tokens, strict=True)):
+        if of_a != of_b:
+            return f"token {number} is {of_a!r} in one and {of_b!r} in the other"
+    if list(merges(a)) != list(merges(b)):
+        return "their merges differ"
+    return None
+
+
+def _require_memory(a: Checkpoint, b: Checkpoint) -> None:
+    """Both models are computed side by side, because the logits of a text would not fit a disk."""
+    needed = sum(
+        tensor.nbytes for checkpoint in (a, b) for tensor in map(checkpoint.tensors.__getitem__, checkpoint.tensors)
+    )
+    free = free_memory()
+    if needed > free:
+        raise CapacityError(
+            f"both models together take {megabytes(needed)} of memory and {megabytes(free)} are free",
+            hint="measure on a machine with more memory, or each alone with herd score",
+        )
+
+
+def _difference(a: Tensor, b: Tensor) -> TensorDifference:
+    squared = power = 0.0
+    for of_a, of_b in _pieces(a, b):
+        error = of_a - of_b
+        squared += float(np.einsum("nk,nk->", error, error, dtype=np.float64))
+        power += float(np.einsum("nk,nk->", of_a, of_a, dtype=np.float64))
+    a.give_back()
+    b.give_back()
+    relative = math.sqrt(squared / power) if power else math.inf if squared else 0.0
+    return TensorDifference(a.name, a.type.name, b.type.name, math.prod(a.shape), relative)
+
+
+def _pieces(
+    a: Tensor, b: Tensor
+) -> Iterator[
+    tuple[np.ndarray[tuple[int, int], np.dtype[np.float32]], np.ndarray[tuple[int, int], np.dtype[np.float32]]]
+]:
+    rows_a, rows_b = a.rows(), b.rows()
+    step = max(1, CHUNK_VALUES // a.shape[-1])
+    for start in range(0, len(rows_a), step):
+        yield (
+            dequantize(rows_a[start : start + step], a.type).reshape(-1, a.shape[-1]),
+            dequantize(rows_b[start : start + step], b.type).reshape(-1, b.shape[-1]),
+        )

@@ -1,0 +1,59 @@
+"""What a model expects after short prompts: in float32 keys and values, so that little but the weights decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from openherd.errors import EngineError
+from openherd.llm import LLM
+from openherd.messages import FinishReason
+from openherd.options import EngineOptions, SamplingParams
+from openherd.tokenizers import Tokenizer
+from openherd.workshop.golden.document import NextToken
+
+TOP = 5  # recorded of each
+ASKED = 20  # the most the engine reports: a recorded token that lost its place is still found
+_MAX_PROMPT = 48
+_PROMPTS = (
+    "The capital of France is Paris, and the capital of Italy is Rome. The capital of Germany is",
+    "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11,",
+    "def add(a, b):\n    return a +",
+    "Once upon a time there was a little girl who lived in a village near the",
+    "Water boils at one hundred degrees; it freezes at zero degrees. Ice is",
+    "日本の首都は東京です。フランスの首都は",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    next_tokens: tuple[NextToken, ...]  # ASKED of each
+    numerics_id: str
+
+
+def prompts(tokenizer: Tokenizer) -> list[tuple[int, ...]]:
+    """Ids of beginnings of the texts: a quarter, a half, three quarters and all of each.
+
+    A vocabulary that lacks a text's letters gets ids spread over it instead.
+    """
+    found: list[tuple[int, ...]] = []
+    for number, text in enumerate(_PROMPTS):
+        ids = tokenizer.encode(text)[:_MAX_PROMPT]
+        if len(ids) < 4:
+            ids = [(7919 * (number + 1) * (i + 1)) % tokenizer.vocab_size for i in range(16)]
+        found += [tuple(ids[: max(1, len(ids) * quarter // 4)]) for quarter in (1, 2, 3, 4)]
+    return list(dict.fromkeys(found))
+
+
+def measured(path: Path, asked: Sequence[tuple[int, ...]] | None, *, threads: int | None) -> Measured:
+    """The likeliest tokens after each prompt (None: after `prompts`). Raises HerdError when the model cannot run."""
+    with LLM.load(path, options=EngineOptions(context=64, kv_dtype="f32", threads=threads), offline=True) as llm:
+        chosen = prompts(llm.tokenizer) if asked is None else list(asked)
+        params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=ASKED, ignore_eos=True, speculate=False)
+        answers = llm.generate([list(ids) for ids in chosen], params)
+        for answer in answers:
+            if answer.finish_reason is FinishReason.ERROR or not answer.logprobs:
+                raise EngineError(f"a prompt could not be computed: {answer.error or 'no log-probabilities'}")
+        tops = [tuple((i, round(lp, 6)) for i, lp in answer.logprobs[0].top) for answer in answers]
+        return Measured(tuple(map(NextToken, chosen, tops)), llm.numerics_id)

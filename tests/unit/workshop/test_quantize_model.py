@@ -1,0 +1,320 @@
+"""Whole models: what is written, what is said of it, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openherd.checkpoints import open_checkpoint
+from openherd.checkpoints import planned_tensors as planned_module
+from openherd.checkpoints.gguf_header import read_header
+from openherd.checkpoints.gguf_writer import PlannedTensor
+from openherd.errors import FormatError, HerdError, InputError, OutputError, UnsupportedError
+from openherd.quant.dequantize import dequantize
+from openherd.quant.quantize_search import search
+from openherd.quant.types import BLOCK_TYPES
+from openherd.workshop.convert.run import convert
+from openherd.workshop.golden.places import golden_of
+from openherd.workshop.quantize import tensors as tensors_module
+from openherd.workshop.quantize.recipe import RECIPE_KEY
+from openherd.workshop.quantize.report import Report
+from openherd.workshop.quantize.run import QuantizeOptions, Text, run_quantize
+from tests.checkpoint_files import FFN, entry, f32, tiny_llama
+from tests.unit.llm.tiny_file import write_model
+from tests.unit.workshop.quiet import Quiet
+
+WORDS = Text("words.txt", "hello world, this is a text to be read; hello " * 6)
+
+
+def quantized(source: Path, out: Path, mix: str, **options: object) -> Report:
+    asked = QuantizeOptions(mix, threads=2, **{"golden": False, **options})  # type: ignore[arg-type]
+    return run_quantize(str(source), out, asked, offline=True, progress=Quiet())
+
+
+def rows_of(path: Path, name: str) -> np.ndarray:
+    header = read_header(path)
+    return header.tensors[name].rows(header.data)
+
+
+def test_tensors_are_those_of_the_specification(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    report = quantized(tiny_model, out, "q4_0")
+    source = read_header(tiny_model)
+    for name, info in read_header(out).tensors.items():
+        was = source.tensors[name]
+        if len(info.shape) == 1:
+            assert info.type.name == "F32"
+            np.testing.assert_array_equal(rows_of(out, name), was.rows(source.data))
+        else:
+            assert info.type.name == ("Q8_0" if name == "token_embd.weight" else "Q4_0")
+            x = dequantize(was.rows(source.data), was.type)
+            np.testing.assert_array_equal(rows_of(out, name), search(x, info.type))
+    assert report.bits_per_weight == pytest.approx(
+        8 * sum(t.nbytes for t in report.tensors) / sum(t.n_values for t in report.tensors)
+    )
+    assert report.worst[0].relative_error >= report.worst[-1].relative_error > 0
+
+
+def test_everything_else_is_carried_along(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    quantized(tiny_model, out, "Q8_0")
+    before, after = open_checkpoint(tiny_model), open_checkpoint(out)
+    assert after.config == before.config
+    assert list(after.tokenizer.tokens) == list(before.tokenizer.tokens)
+    assert (after.chat_template, after.license) == (before.chat_template, before.license)
+    assert after.metadata["general.file_type"] == 7
+    for key, value in before.metadata.items():
+        assert after.metadata[key] == value, key
+
+
+def test_recipe(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    report = quantized(tiny_model, out, "Q4_K_M", calibrate=WORDS)
+    recipe = json.loads(open_checkpoint(out).metadata[RECIPE_KEY])
+    assert recipe == report.recipe
+    assert recipe["mix"] == "Q4_K_M"
+    assert recipe["source"]["name"] == "tiny.gguf"
+    assert len(recipe["source"]["sha256"]) == 64
+    assert recipe["importance"]["texts"] == ["words.txt"]
+    assert str(tmp_path) not in json.dumps(recipe)
+    # 32 and 96 values are no whole blocks of 256
+    assert {(t.wanted, t.type) for t in report.fallbacks} == {("Q4_K", "Q5_0"), ("Q6_K", "Q8_0")}
+
+
+def test_golden_values_of_the_source_go_along(tiny_model: Path, tmp_path: Path) -> None:
+    """Made where there are none, then carried from file to file; the copy is another quantisation of the same model."""
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    quantized(tiny_model, first, "Q8_0", golden=True)
+    made = golden_of(first)
+    assert made is not None
+    assert {facts.type for facts in made.tensors.values()} == {"F32"}
+    quantized(first, second, "Q4_0", golden=True, requantize=True)
+    assert golden_of(second) == made
+
+
+def test_a_model_folder(tmp_path: Path) -> None:
+    """Hugging Face's layout: the same blocks as from the GGUF file of the same weights."""
+    folder = Path(__file__).parents[2] / "parity" / "readers" / "llama3-hf"
+    direct, by_way, joined = (tmp_path / f"{name}.gguf" for name in ("direct", "by_way", "joined"))
+    report = quantized(folder, direct, "Q8_0")
+    assert "sha256" not in report.recipe["source"]  # three files
+    convert(folder, joined, "gguf", with_golden=False)
+    quantized(joined, by_way, "Q8_0")
+    ours, theirs = read_header(direct), read_header(by_way)
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    assert {info.type.name for info in ours.tensors.values()} > {"F32"}
+    for name, info in ours.tensors.items():
+        np.testing.assert_array_equal(info.rows(ours.data), theirs.tensors[name].rows(theirs.data))
+
+
+def test_importance_is_used_and_kept(tiny_model: Path, tmp_path: Path) -> None:
+    plain, calibrated, again = (tmp_path / name for name in ("plain.gguf", "calibrated.gguf", "again.gguf"))
+    matrix = tmp_path / "importance.gguf"
+    quantized(tiny_model, plain, "Q4_0")
+    quantized(tiny_model, calibrated, "Q4_0", calibrate=WORDS, importance=matrix)
+    quantized(tiny_model, again, "Q4_0", importance=matrix)
+    name = "blk.1.ffn_down.weight"
+    assert (rows_of(plain, name) != rows_of(calibrated, name)).any()
+    np.testing.assert_array_equal(rows_of(calibrated, name), rows_of(again, name))
+
+
+def test_importance_changes_types_as_well(tmp_path: Path) -> None:
+    """The mix is told of the matrix: Q4_0 gives the first of eight layers' down map offsets then."""
+    from openherd.workshop.importance import Importance
+    from openherd.workshop.quantize.mixes import Shape, find_mix
+
+    tensor = PlannedTensor("blk.0.ffn_down.weight", (4, 32), BLOCK_TYPES["F32"], list)
+    for matrix, kind in ((None, "Q4_0"), (Importance({}, {}, (), 1, 4), "Q4_1")):
+        quantizer = tensors_module.TensorQuantizer(find_mix("Q4_0"), Shape("llama", 8, 1, 0, tied=False), matrix, 1)
+        assert quantizer.plan(tensor).type.name == kind
+
+
+def test_a_matrix_overwrites_nothing_unasked(tmp_path: Path) -> None:
+    source, out, matrix = (write_model(tmp_path / "model.gguf"), tmp_path / "out.gguf", tmp_path / "matrix.gguf")
+    before = source.read_bytes()
+    link = tmp_path / "link.gguf"
+    link.symlink_to(source)
+    for place in (source, link):
+        with pytest.raises(InputError, match="is the source itself"):
+            quantized(source, out, "Q8_0", calibrate=WORDS, importance=place, overwrite=True)
+    with pytest.raises(InputError, match="the model and the importance matrix at once"):
+        quantized(source, out, "Q8_0", calibrate=WORDS, importance=tmp_path / "." / "out.gguf", overwrite=True)
+    with pytest.raises(OutputError, match="is a folder"):
+        quantized(source, out, "Q8_0", calibrate=WORDS, importance=tmp_path, overwrite=True)
+    matrix.write_text("precious")
+    with pytest.raises(OutputError, match=r"matrix.gguf exists already"):
+        quantized(source, out, "Q8_0", calibrate=WORDS, importance=matrix)
+    assert (source.read_bytes(), matrix.read_text(), out.exists()) == (before, "precious", False)
+    quantized(source, out, "Q8_0", calibrate=WORDS, importance=matrix, overwrite=True)
+    assert matrix.read_bytes()[:4] == b"GGUF"
+
+
+def test_the_file_stays_when_the_comparison_fails(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("openherd.workshop.quantize.run.compare_distributions", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantized(tiny_model, tmp_path / "out.gguf", "Q8_0", evaluate=WORDS)
+    assert open_checkpoint(tmp_path / "out.gguf")
+
+
+def test_same_bytes_whatever_the_threads(tiny_model: Path, tmp_path: Path) -> None:
+    files = [tmp_path / f"{threads}.gguf" for threads in (1, 3)]
+    for threads, file in zip((1, 3), files, strict=True):
+        asked = QuantizeOptions("Q5_1", calibrate=WORDS, threads=threads, golden=False)
+        run_quantize(str(tiny_model), file, asked, offline=True, progress=Quiet())
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_small_pieces_are_the_same_file(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, pieces = tmp_path / "whole.gguf", tmp_path / "pieces.gguf"
+    quantized(tiny_model, whole, "Q4_1")
+    monkeypatch.setattr(planned_module, "_CHUNK_VALUES", 3 * FFN)
+    quantized(tiny_model, pieces, "Q4_1")
+    assert whole.read_bytes() == pieces.read_bytes()
+
+
+def test_evaluation(tiny_model: Path, tmp_path: Path) -> None:
+    fine = quantized(tiny_model, tmp_path / "fine.gguf", "Q8_0", evaluate=WORDS, tokens=64)
+    coarse = quantized(tiny_model, tmp_path / "coarse.gguf", "Q4_0", evaluate=WORDS, calibrate=WORDS, tokens=64)
+    assert fine.evaluation is not None
+    assert coarse.evaluation is not None
+    assert fine.evaluation.divergence is not None
+    assert coarse.evaluation.divergence is not None
+    assert 0 < fine.evaluation.divergence.kl.mean < coarse.evaluation.divergence.kl.mean
+    assert fine.evaluation.held_out
+    assert not coarse.evaluation.held_out  # it was calibrated on
+    assert "not held out" in "\n".join(coarse.lines())
+
+
+def test_models_that_do_not_fit_the_memory_are_written_and_not_compared(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openherd.workshop.compare.free_memory", lambda: 1000)
+    report = quantized(tiny_model, tmp_path / "out.gguf", "Q8_0", evaluate=WORDS)
+    assert report.evaluation is not None
+    assert report.evaluation.divergence is None
+    assert "not compared" in "\n".join(report.lines())
+    assert open_checkpoint(tmp_path / "out.gguf")
+
+
+def test_a_quantised_source_is_refused_unless_asked(tiny_model: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    quantized(tiny_model, first, "Q8_0")
+    with pytest.raises(UnsupportedError, match=r"first.gguf is quantised already \(Q8_0\)"):
+        quantized(first, second, "Q4_0")
+    report = quantized(first, second, "Q4_0", requantize=True)
+    assert report.requantized
+    assert "quantised twice" in "\n".join(report.lines())
+    assert report.recipe["source"]["types"]["Q8_0"] > 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(bad: float, tiny_model: Path, tmp_path: Path) -> None:
+    source, out = broken_model(tmp_path, bad), tmp_path / "out.gguf"
+    with pytest.raises(FormatError, match=r"blk.1.ffn_up.weight holds weights that are not finite"):
+        quantized(source, out, "Q4_0")
+    assert os.listdir(tmp_path) == ["broken.gguf"]
+
+
+def test_weights_beyond_the_scales(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"blk.1.ffn_up.weight holds weights that are too large for Q4_0"):
+        quantized(broken_model(tmp_path, 3e38), tmp_path / "out.gguf", "Q4_0")
+
+
+def broken_model(folder: Path, value: float) -> Path:
+    file = tiny_llama()
+    at = next(i for i, tensor in enumerate(file.tensors) if tensor.name == "blk.1.ffn_up.weight")
+    values = np.ones((FFN, 32), np.float32)
+    values[50, 3] = value
+    file.tensors[at] = entry("blk.1.ffn_up.weight", values)
+    path = folder / "broken.gguf"
+    path.write_bytes(file.build())
+    return path
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
+def test_an_interruption_leaves_nothing(
+    kind: type[BaseException], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the middle of the fifth tensor that is quantised."""
+    encode, calls = tensors_module.TensorQuantizer._encode, []
+
+    def stopping(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 5:
+            raise kind
+        return encode(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tensors_module.TensorQuantizer, "_encode", stopping)
+    out = tmp_path / "out.gguf"
+    with pytest.raises(kind):
+        quantized(tiny_model, out, "Q4_0")
+    assert len(calls) == 5
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_existing_file(tiny_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.gguf"
+    out.write_text("precious")
+    with pytest.raises(OutputError, match="exists already"):
+        quantized(tiny_model, out, "Q8_0")
+    assert out.read_text() == "precious"
+    quantized(tiny_model, out, "Q8_0", overwrite=True)
+    assert open_checkpoint(out)
+    with pytest.raises(OutputError, match="is a folder"):
+        quantized(tiny_model, tmp_path, "Q8_0")
+
+
+def test_the_source_itself(tmp_path: Path) -> None:
+    source = write_model(tmp_path / "model.gguf")
+    before = source.read_bytes()
+    link = tmp_path / "link.gguf"
+    link.symlink_to(source)
+    for out in (source, link):
+        with pytest.raises(InputError, match="is the source itself"):
+            quantized(source, out, "Q8_0", overwrite=True)
+    assert source.read_bytes() == before
+
+
+def test_importance_of_another_model(tiny_model: Path, tmp_path: Path) -> None:
+    matrix = tmp_path / "matrix.gguf"
+    quantized(tiny_model, tmp_path / "a.gguf", "Q4_0", calibrate=WORDS, importance=matrix)
+    file = tiny_llama()
+    keys = {key: value for key, value in file.keys.items() if key != "llama.attention.layer_norm_rms_epsilon"}
+    file.keys = keys | {"llama.attention.layer_norm_rms_epsilon": f32(1e-6)}
+    other = tmp_path / "other.gguf"
+    other.write_bytes(file.build())
+    wide = read_importance_as(matrix, tmp_path / "wide.gguf", 64)
+    with pytest.raises(HerdError, match=r"the importance of .* is for 64 columns, and the weight has 32"):
+        quantized(other, tmp_path / "b.gguf", "Q4_0", importance=wide)
+    assert not (tmp_path / "b.gguf").exists()
+
+
+def read_importance_as(path: Path, out: Path, width: int) -> Path:
+    from openherd.workshop.importance import Importance, read_importance, write_importance
+
+    found = read_importance(path)
+    sums = {name: np.ones((1, width)) for name in found.sums}
+    write_importance(out, Importance(sums, dict(found.counts), found.texts, 1, 32))
+    return out
+
+
+def test_blocks_of_256(tmp_path: Path) -> None:
+    """The k-quants in a file, through the plan: two tensors of a mix."""
+    from openherd.workshop.quantize.mixes import Shape, find_mix
+
+    x = np.random.default_rng(0).standard_normal((8, 512), np.float32)
+    quantizer = tensors_module.TensorQuantizer(find_mix("Q4_K_M"), Shape("llama", 8, 1, 0, tied=False), None, 2)
+    for name, type_name in (("blk.0.ffn_down.weight", "Q6_K"), ("blk.3.attn_q.weight", "Q4_K")):
+        tensor = PlannedTensor(name, x.shape, BLOCK_TYPES["F32"], lambda: [x[:3].view(np.uint8), x[3:].view(np.uint8)])
+        planned = quantizer.plan(tensor)
+        assert planned.type.name == type_name
+        np.testing.assert_array_equal(np.concatenate(list(planned.chunks())), search(x, planned.type))

@@ -1,0 +1,213 @@
+"""herd verify: every planted fault is found and named, every clean copy passes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openherd.checkpoints.gguf_header import read_header
+from openherd.cli import main
+from openherd.errors import FormatError, InputError
+from openherd.workshop.golden.document import TensorFacts, read_golden
+from openherd.workshop.golden.places import attach, golden_of
+from openherd.workshop.golden.record import record
+from openherd.workshop.verify.findings import Report
+from openherd.workshop.verify.run import golden_for, verify
+from openherd.workshop.verify.tensors import distance
+from tests.checkpoint_files import GGUFFile, text, u32
+from tests.unit.workshop.golden_models import FAULTS, ON_QUANTISED, golden_json, model, requantised, written
+
+Damage = Callable[[GGUFFile], None]
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return golden_json(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.fixture(scope="session")
+def golden_q8(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return golden_json(tmp_path_factory.mktemp("golden"), "Q8_0")
+
+
+def checked(path: Path) -> Report:
+    return verify(path, golden_for(path, None))
+
+
+def found(report: Report, check: str) -> str:
+    return "\n".join(line for f in report.findings if f.name == check and f.outcome == "differs" for line in f.lines)
+
+
+@pytest.mark.parametrize(("name", "damage", "check", "says"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_a_planted_fault_is_found(
+    name: str, damage: Damage, check: str, says: str, golden: str, tmp_path: Path
+) -> None:
+    file = model()
+    damage(file)
+    assert file.build() != model().build(), "the fault was not planted"
+    report = checked(written(file, golden, tmp_path / "copy.gguf"))
+    assert not report.passed
+    assert says in found(report, check)
+
+
+@pytest.mark.parametrize(("name", "damage", "check", "says"), ON_QUANTISED, ids=[f[0] for f in ON_QUANTISED])
+def test_a_fault_in_quantised_blocks(
+    name: str, damage: Damage, check: str, says: str, golden_q8: str, tmp_path: Path
+) -> None:
+    clean = model("Q8_0")
+    assert checked(written(clean, golden_q8, tmp_path / "clean.gguf")).passed
+    damage(clean)
+    report = checked(written(clean, golden_q8, tmp_path / "copy.gguf"))
+    assert not report.passed
+    assert says in found(report, check)
+
+
+IN_WEIGHTS = [fault for fault in FAULTS if fault[2] == "tensors" and "norm" not in fault[3]]
+
+
+@pytest.mark.parametrize("type_name", ["F16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize(("name", "damage", "check", "says"), IN_WEIGHTS, ids=[fault[0] for fault in IN_WEIGHTS])
+def test_a_fault_is_found_behind_another_quantisation(
+    name: str, damage: Damage, check: str, says: str, type_name: str, golden: str, tmp_path: Path
+) -> None:
+    """The golden values are those of float32, the copy is quantised, and its digests say nothing any more."""
+    if name == "float type":
+        pytest.skip("the type itself is the fault")
+    file = model()
+    damage(file)
+    report = checked(written(requantised(file, type_name), golden, tmp_path / "copy.gguf"))
+    assert report.strength == "another quantisation"
+    assert says in found(report, check)
+
+
+def _realigned(file: GGUFFile) -> None:
+    file.alignment = 4096
+    file.keys["general.alignment"] = u32(4096)
+
+
+def _as_version_2(file: GGUFFile) -> None:
+    file.version = 2
+
+
+CLEAN: dict[str, Damage] = {
+    "as it is": lambda file: None,
+    "aligned otherwise": _realigned,
+    "version 2": _as_version_2,
+    "keys in another order": lambda file: file.keys.update(dict(sorted({**file.keys}.items(), reverse=True))),
+    "tensors in another order": lambda file: file.tensors.reverse(),
+    "another name": lambda file: file.keys.update({"general.name": text("copy")}),
+}
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_a_clean_copy_passes(name: str, golden: str, tmp_path: Path) -> None:
+    file = model()
+    CLEAN[name](file)
+    report = checked(written(file, golden, tmp_path / "copy.gguf"))
+    assert report.passed, report.findings
+    assert report.strength == "same artifact"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("type_name", ["F16", "BF16", "Q8_0", "Q4_1", "Q4_0"])
+def test_a_clean_quantised_copy_passes(type_name: str, seed: int, tmp_path: Path) -> None:
+    golden = golden_json(tmp_path, seed=seed)
+    report = checked(written(requantised(model(seed=seed), type_name), golden, tmp_path / "copy.gguf"))
+    assert report.passed, report.findings
+    assert report.strength == "another quantisation"
+
+
+def test_what_cannot_be_checked_does_not_pass(golden: str, tmp_path: Path) -> None:
+    values = read_golden(golden.encode(), "golden")
+    path = written(model(), golden, tmp_path / "copy.gguf")
+    report = verify(path, replace(values, next_tokens=(), vocabulary=replace(values.vocabulary, texts=())))
+    assert not report.passed
+    unchecked = [f.name for f in report.findings if f.outcome == "unchecked"]
+    assert unchecked == ["token ids", "log-probabilities"]
+
+
+def test_a_size_alone_says_nothing_of_a_tensor() -> None:
+    now = TensorFacts("F32", (32, 32), "", 1.0, (0.5,) * 32)
+    assert distance(now, now) == 0
+    assert distance(replace(now, sketch=()), now) == math.inf
+    assert distance(replace(now, sketch=(0.5,) * 31), now) == math.inf
+
+
+def test_record_keeps_everything_else_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    file = model("Q8_0")
+    _realigned(file)
+    path.write_bytes(file.build())
+    before = read_header(path)
+    attach(record(path), path)
+    after = read_header(path)
+    assert list(after.keys) == [*before.keys, "openherd.golden"]
+    for name, info in before.tensors.items():
+        assert after.tensors[name].rows(after.data).tobytes() == info.rows(before.data).tobytes()
+    assert checked(path).passed
+    first = path.read_bytes()
+    attach(record(path), path)  # again: the same values, the same bytes
+    assert path.read_bytes() == first
+
+
+def test_values_survive_their_json(golden: str) -> None:
+    assert read_golden(golden.encode(), "x").to_json() == golden
+
+
+def test_a_file_of_golden_values_beside_the_model(golden: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(model().build())
+    with pytest.raises(InputError, match="carries no golden values"):
+        golden_for(path, None)
+    (tmp_path / "g.json").write_text(golden)
+    assert golden_of(tmp_path / "g.json") is not None
+    assert verify(path, golden_for(path, tmp_path / "g.json")).passed
+
+
+@pytest.mark.parametrize("change", [
+    lambda d: d.pop("config"), lambda d: d.update(openherd_golden=2), lambda d: d.update(more=1),
+    lambda d: d.update(tensors=[]), lambda d: d.update(template=7), lambda d: d["next_tokens"][0].update(top=[]),
+    lambda d: d["next_tokens"][0].update(ids=[-1]), lambda d: d["next_tokens"][0].update(top=[[1, "x"]]),
+    lambda d: d["tensors"]["model.norm.weight"].update(rms=-1.0),
+    lambda d: d.update(chats=[{"messages": [{"role": 1}], "text": None}]), lambda d: d.update(rotation=[1e999]),
+])  # fmt: skip
+def test_golden_values_that_are_not(change: Callable[[dict], object], golden: str) -> None:
+    document = json.loads(golden)
+    change(document)
+    with pytest.raises(FormatError, match=r"^golden"):
+        read_golden(json.dumps(document).encode(), "golden")
+
+
+def test_the_verb(golden: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = written(model(), golden, tmp_path / "good.gguf")
+    assert main(["verify", str(good)]) == 0
+    assert capsys.readouterr().out.endswith("verified: same artifact\n")
+    file = model()
+    FAULTS[0][1](file)
+    bad = written(file, golden, tmp_path / "bad.gguf")
+    assert main(["verify", str(bad)]) == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS      chat template" in out
+    assert "not verified: 2 of 7 checks differ, 0 could not be made" in out
+    assert main(["verify", str(bad), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is False
+    assert {check["name"]: check["outcome"] for check in document["checks"]}["tensors"] == "right"
+
+
+def test_the_verb_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(model().build())
+    assert main(["verify", str(path)]) == 2
+    assert "--record" in capsys.readouterr().err
+    assert main(["verify", str(path), "--record"]) == 0
+    assert main(["verify", str(path)]) == 0
+    assert main(["verify", str(path), "--record", "--golden", str(tmp_path / "g.json"), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(path), "--golden", str(tmp_path / "g.json")]) == 0
+    assert main(["verify", str(path), "--record", "--against", "http://127.0.0.1:1"]) == 2
