@@ -1,0 +1,1 @@
+"""The process that holds one model. Started by the front as `python -m openherd.serve.worker FD`."""
