@@ -3,8 +3,16 @@
 #   make chat     environment, build, default model, conversation (ARGS="..." for herd chat's options)
 #   make test     everything the tests need, then all tests
 #
+#   make test-serve   the server's tests in full: as many requests as the bars say, and their time limits (an idle machine)
+#   make clients  clients that people use against herd serve, six of them (a large download; needs npm for two)
+#   make soak     herd serve under mixed traffic for half an hour, or SOAK_MINUTES=5
 #   make lint     formatting, style, types, layers
 #   make parity   rebuild the expected values from the heavy oracles, and hold openherd to them (a large download)
+#   make isas     parity and kernel tests with each instruction set of this machine forced in turn
+#   make sanitize the native core under the address, undefined behaviour and thread sanitizers
+#   make bench    measure P1-P10 and the server beside other programs, keep the figures, write bench/RESULTS.md (the first time: an hour)
+#   make fuzz     spoilt files of every format for every reader, FUZZ_MINUTES=10 a target
+#   make neon     the native core for AArch64 with its tests, under qemu (Debian's g++-aarch64-linux-gnu and qemu-user)
 #   make clean    remove what make made; fetched models stay (herd rm)
 #
 # Set-up talks on standard error and only when there is something to do, so `make -s chat` prints answers alone.
@@ -20,6 +28,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraint
 NATIVE := CMakeLists.txt $(shell find native -type f)
 PYTHONS := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python
 JOBS ?= 2
+SOAK_MINUTES ?= 30
+FUZZ_MINUTES ?= 10
 
 # The first Python that is new enough; nothing when there is none.
 find_python = for p in $(PYTHONS); do \
@@ -38,6 +48,21 @@ test: $(STAMPS)/dev
 	@$(BIN)/herd pull >/dev/null
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
+.PHONY: test-serve
+test-serve: $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@OPENHERD_FULL_TESTS=1 $(BIN)/python -m pytest tests/serve --timeout=1200 $(ARGS)
+
+.PHONY: clients
+clients: $(STAMPS)/dev $(STAMPS)/clients
+	@$(BIN)/herd pull >/dev/null
+	@OPENHERD_CLIENTS=.clients $(BIN)/python -m pytest tests/clients $(ARGS)
+
+.PHONY: soak
+soak: $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@$(BIN)/python -m tests.serve.soak --minutes $(SOAK_MINUTES) $(ARGS)
+
 .PHONY: lint
 lint: $(STAMPS)/dev
 	@$(BIN)/ruff format --check .
@@ -54,9 +79,38 @@ parity: $(STAMPS)/oracle $(STAMPS)/dev
 	@$(BIN)/python -m pytest -n $(JOBS) tests/parity tests/unit/tokenizers
 	@git diff --stat -- tests
 
+.PHONY: isas
+isas: $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@for isa in $$($(BIN)/python -c 'from openherd import _native; print(*_native.available_isas())'); do \
+		echo "== OPENHERD_ISA=$$isa"; \
+		OPENHERD_ISA=$$isa $(BIN)/python -m pytest -n $(JOBS) tests/parity tests/unit/native $(ARGS) || exit 1; done
+
+# The same targets as in make test, which gives each a second. What breaks a reader is kept under build/fuzz.
+.PHONY: fuzz
+fuzz: $(STAMPS)/dev
+	@OPENHERD_FUZZ_SECONDS=$$(($(FUZZ_MINUTES) * 60)) $(BIN)/python -m pytest tests/fuzz -n $(JOBS) --timeout=0 \
+		-k "mutated or garbage or corpus" -v $(ARGS)
+
+.PHONY: sanitize
+sanitize: $(STAMPS)/dev
+	@sh tests/sanitizers/run.sh $(BIN) $(ARGS)
+
+# WIKITEXT=FILE (WikiText-2's raw test text) adds the quality bar, LARGE=1 the models of Llama-3.2-1B's dimensions, and
+# ARGS="--only peers" measures one part.
+.PHONY: bench
+bench: $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@sh bench/make_peers.sh "$$($(find_python))"
+	@$(BIN)/python -m bench.results measure $(if $(WIKITEXT),--wikitext "$(WIKITEXT)") $(if $(LARGE),--large) $(ARGS)
+
+.PHONY: neon
+neon: $(STAMPS)/dev
+	@sh tests/neon/run.sh $(BIN) $(ARGS)
+
 .PHONY: clean
 clean:
-	@rm -rf $(VENV) .oracle build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .oracle .clients build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	@find openherd tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
@@ -69,7 +123,7 @@ $(STAMPS)/venv:
 
 $(STAMPS)/openherd: $(STAMPS)/venv pyproject.toml constraints.txt $(NATIVE)
 	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null || { echo "openherd needs a C++20 compiler, and none is on the PATH; on Debian and Ubuntu: apt install g++" >&2; exit 1; }
-	@echo "building openherd (two to three minutes, once)" >&2
+	@echo "building openherd (a minute or two, once)" >&2
 	@$(PIP) scikit-build-core nanobind cmake ninja >&2
 	@$(PIP) --no-build-isolation -e . >&2
 	@touch $@
@@ -84,4 +138,12 @@ $(STAMPS)/oracle: | $(STAMPS)/venv
 	@$$($(find_python)) -m venv .oracle >&2
 	@.oracle/bin/python -m pip install -q torch==2.13.0 >&2
 	@.oracle/bin/python -m pip install -q transformers gguf jinja2 safetensors sentencepiece tiktoken peft llama-cpp-python >&2
+	@touch $@
+
+$(STAMPS)/clients: tests/clients/requirements.txt tests/clients/node/package-lock.json | $(STAMPS)/venv
+	@command -v npm >/dev/null || { echo "make clients needs node and npm; on Debian and Ubuntu: apt install nodejs npm" >&2; exit 1; }
+	@echo "making the clients' environment .clients" >&2
+	@rm -rf .clients && mkdir -p .clients/node && $$($(find_python)) -m venv .clients/python >&2
+	@.clients/python/bin/python -m pip install -q -r tests/clients/requirements.txt >&2
+	@cp tests/clients/node/package*.json .clients/node && npm --prefix .clients/node ci --no-audit --no-fund --silent >&2
 	@touch $@

@@ -4,13 +4,16 @@
 
 Float32 is the same file's weights dequantised, computed by the native core with an f32 cache (held to transformers by
 tests/parity). The text's first 60,000 bytes are cut into chunks of 512 tokens, every position of which counts.
-With --llama-cpp, llama.cpp (the package llama-cpp-python) computes the same chunks of the same file beside it.
+With --llama-cpp, llama.cpp (the package llama-cpp-python) computes the same chunks of the same file beside it; the
+environment variable BENCH_PACKAGES names a folder of packages to find it in.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +44,7 @@ def native(checkpoint: Checkpoint, weights: TensorSource, kv: KVSpec, context: i
 
 
 def llama_cpp(model: Path, context: int, threads: int | None) -> Logits:
+    sys.path += filter(None, [os.environ.get("BENCH_PACKAGES")])  # at the end: all else is this environment's
     from llama_cpp import Llama
 
     llama = Llama(

@@ -8,12 +8,15 @@ from threading import Thread
 from types import TracebackType
 from typing import Protocol, Self
 
+from openherd.llm.aloud import ThinkingAloud
 from openherd.messages import Completion
 
 
 class Piece(Protocol):
     @property
     def text(self) -> str: ...
+    @property
+    def reasoning(self) -> str: ...
 
 
 class Answering(Protocol):
@@ -46,9 +49,10 @@ def texts(stream: Answering) -> Generator[str, None, None]:
 
 def _drain(stream: Answering, pieces: SimpleQueue[str | BaseException | None]) -> None:
     try:
+        aloud = ThinkingAloud()
         for delta in stream:
-            if delta.text:
-                pieces.put(delta.text)
+            if piece := aloud.text(delta):
+                pieces.put(piece)
         pieces.put(None)
     except BaseException as error:  # whatever it is, it belongs to the thread that waits
         pieces.put(error)

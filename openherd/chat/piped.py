@@ -44,6 +44,7 @@ def document(conversation: Conversation) -> dict[str, object]:
         "text": completion.text,
         "prompt_tokens": completion.usage.prompt_tokens,
         "completion_tokens": completion.usage.completion_tokens,
+        "speculation": {"drafted": completion.usage.drafted_tokens, "accepted": completion.usage.accepted_tokens},
         "finish_reason": completion.finish_reason.value,
         "seed": completion.seed,
         "numerics_id": conversation.model.numerics_id,

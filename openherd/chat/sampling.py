@@ -28,6 +28,7 @@ CHANGEABLE: dict[str, Callable[[str], Any]] = {
     "seed": int,
     "stop": lambda text: (text,),
     "ignore_eos": _switch,
+    "speculate": _switch,
 }
 """Each parameter that makes sense in a conversation, with how its value is read."""
 

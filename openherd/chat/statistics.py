@@ -56,11 +56,19 @@ def page(conversation: Conversation) -> str:
         "last answer": line(conversation) or "none yet",
         "its seed": str(conversation.last.seed) if conversation.last else "none yet",
         "prompt tokens": f"{stats.num_prompt_tokens} computed, {stats.num_cached_tokens} found in the cache",
-        "answer tokens": str(stats.num_generated_tokens),
+        "answer tokens": f"{stats.num_generated_tokens}{_drafts(conversation)}",
         "KV blocks": f"{stats.num_total_blocks - stats.num_free_blocks} of {stats.num_total_blocks} in use",
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
+
+
+def _drafts(conversation: Conversation) -> str:
+    """How speculation went, where it drafted anything."""
+    stats = conversation.model.stats
+    if not stats.num_drafted_tokens:
+        return ""
+    return f", {stats.num_accepted_tokens} of {stats.num_drafted_tokens} drafts right"
 
 
 def _room(conversation: Conversation) -> str:

@@ -19,22 +19,34 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownC
 
 from openherd import __version__
 from openherd.cli import output
+from openherd.cli.given import note_given
 from openherd.cli.refusals import from_parser, with_flags
 from openherd.errors import HerdError, InputError, OptionError
 
 VERBS = {
     "chat": "Talk with a model in the terminal; piped input is answered line by line.",
     "run": "Write one completion to standard output.",
+    "serve": "Answer HTTP requests as OpenAI's API does.",
+    "ps": "List your running servers, with their models, memory and load.",
     "score": "Measure how well a model predicts a text: log-probabilities, perplexity, bits per byte.",
-    "inspect": "Say what a model file is: architecture, tensors, tokenizer, template, licence, memory.",
+    "bench": "Measure how fast a model runs here, beside the machine's own limits; or how a server bears load.",
+    "train": "Train a model of one's own: a vocabulary, data, and what of it is learnt.",
+    "inspect": "Say what a model is: architecture, tensors, tokenizer, template, licence, memory.",
+    "convert": "Write a model in another layout: safetensors or GGUF, with all that belongs to it.",
+    "quantize": "Write a model in fewer bits, and say what that cost.",
+    "compare": "Say how far one model's predictions and weights are from another's.",
+    "verify": "Check that a model computes what it did when its golden values were made.",
     "models": "List the models on this machine and in the catalogue.",
-    "pull": "Fetch a model of the catalogue.",
+    "pull": "Fetch a model of the catalogue or of a hub.",
     "rm": "Remove a fetched model.",
 }
 """Each verb with its line in `herd --help`, which must not import the verb's module."""
 
 USAGES = {"run": "herd run [MODEL] -p TEXT [OPTIONS]", "score": "herd score [MODEL] FILE [OPTIONS]"}
 """Where the parser's own usage line would hide what may be left out."""
+
+PARTS = {"train": ("tokenizer", "prepare", "preview")}
+"""Verbs that have verbs of their own."""
 
 SYNONYMS = {"list": "models", "ls": "models"}
 """Words of other programs that mean one of our verbs without resembling it."""
@@ -53,11 +65,11 @@ def build_app() -> App:
         version=f"openherd {__version__}",
         default_parameter=Parameter(negative_iterable=()),
         suppress_keyboard_interrupt=False,
-        config=_refuse_fractions,
+        config=(_refuse_fractions, note_given),
     )
     for order, (verb, summary) in enumerate(VERBS.items()):
-        usage = f"Usage: {USAGES[verb]}" if verb in USAGES else None
-        app.command(f"openherd.cli.{verb}:{verb}", name=verb, help=summary, sort_key=order, usage=usage)
+        usage = {"usage": f"Usage: {USAGES[verb]}"} if verb in USAGES else {}
+        app.command(f"openherd.cli.{verb}:{verb}", name=verb, help=summary, sort_key=order, **usage)
     return app
 
 
@@ -82,6 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.flags.dev_mode:
             raise
         output.fail(_from_defect(error), as_json=as_json)
+        if isinstance(error, OSError):
+            _silence_stdout()
         return HerdError.exit_status
 
 
@@ -89,9 +103,13 @@ def _run(tokens: list[str]) -> int:
     try:
         status = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except UnknownCommandError:
+        if tokens[0] in PARTS:
+            raise _unknown_part(tokens[0], tokens[1]) from None
         raise _unknown_verb(tokens[0]) from None
     except CycloptsError as error:
-        verb = next((name for name in error.command_chain or () if name in VERBS), None)
+        chain = tuple(error.command_chain or ())
+        at = next((n for n, name in enumerate(chain) if name in VERBS), None)
+        verb = None if at is None else " ".join(chain[at : at + (2 if chain[at] in PARTS else 1)])
         raise from_parser(error, verb) from error
     return status if isinstance(status, int) else 0
 
@@ -112,6 +130,12 @@ def _unknown_verb(word: str) -> InputError:
     return InputError(f"no verb or option is called {word!r}{guess}", hint="try: herd --help")
 
 
+def _unknown_part(verb: str, word: str) -> InputError:
+    near = next(iter(difflib.get_close_matches(word, PARTS[verb], n=1, cutoff=0.65)), None)
+    guess = f"; did you mean {near}?" if near else f"; there are {', '.join(PARTS[verb])}"
+    return InputError(f"herd {verb} has no part {word!r}{guess}", hint=f"try: herd {verb} --help")
+
+
 def _from_defect(error: Exception) -> HerdError:
     """What no verb expected: the system's refusals in its own words, and our mistakes as such."""
     if isinstance(error, MemoryError):
@@ -126,5 +150,5 @@ def _from_defect(error: Exception) -> HerdError:
 
 
 def _silence_stdout() -> None:
-    """Keep the interpreter's last flush from complaining about the closed pipe."""
+    """Keep the interpreter's last flush from complaining about the closed pipe or the full disk."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

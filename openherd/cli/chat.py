@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from openherd.cli import output
+from openherd.cli import assumptions, output
 from openherd.cli.flags import (
     ENGINE,
     ConversationFlags,
@@ -13,6 +13,7 @@ from openherd.cli.flags import (
     OfflineFlag,
     parse_adapter,
     require_text,
+    start_lightly,
     warn_of_many_threads,
 )
 from openherd.errors import OptionError
@@ -51,12 +52,14 @@ def chat(
             raise OptionError(f"{flag} has no effect in a conversation; herd run has it", hint="try: herd run --help")
     name, adapters = parse_adapter(adapter)
     warn_of_many_threads(engine.threads)
+    start_lightly()
 
     from openherd.chat.conversation import Conversation
     from openherd.llm import LLM
 
     at_keyboard = sys.stdin.isatty() and sys.stdout.isatty() and not json
     with LLM.load(model, options=engine, template=template, adapters=adapters, offline=offline) as llm:
+        assumptions.say(llm.assumed)
         if llm.context < llm.config.max_seq_len:
             output.note(
                 f"the context is {llm.context} of the {llm.config.max_seq_len} tokens the model was trained for"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,12 @@ def require_text(given: Mapping[str, str | None]) -> None:
     for flag, text in given.items():
         if text is not None and any("\ud800" <= character <= "\udfff" for character in text):
             raise InputError(f"{flag} is not UTF-8 text")
+
+
+def start_lightly() -> None:
+    """Before NumPy is imported: its linear algebra would start a thread for each core, which spin for 40 ms beside the
+    start. The core multiplies, so one is enough; who sets the variable keeps it."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def warn_of_many_threads(asked: int | None) -> None:

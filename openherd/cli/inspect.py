@@ -1,4 +1,4 @@
-"""herd inspect: what a model file is, from its header alone."""
+"""herd inspect: what a model is, from its headers alone."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def inspect(
     offline: OfflineFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Say what a model file is: architecture, tensors, types, tokenizer, template, licence, memory. Reads headers only.
+    """Say what a model is: architecture, tensors, types, tokenizer, template, licence, memory. Reads headers only.
 
     Parameters
     ----------
     model
-        A catalogue name or a file; none: the default model.
+        A catalogue name, a file or a folder; none: the default model.
     tensors
         List every tensor too.
     """
@@ -50,7 +50,7 @@ def inspect(
 
 def _overview(d: dict[str, Any]) -> Facts:
     tokenizer, template, memory = d["tokenizer"], d["chat_template"], d["memory"]
-    yield "file", d["path"]
+    yield "path", d["path"]
     yield "format", f"{d['format']}, {megabytes(d['file_bytes'])}"
     yield "name", d["name"] or "not said"
     yield "licence", d["license"] or "not said"
@@ -58,28 +58,51 @@ def _overview(d: dict[str, Any]) -> Facts:
     if d["unsupported"]:
         yield "cannot be run", d["unsupported"]
     bits = f", {d['bits_per_weight']} bits a weight" if d["bits_per_weight"] else ""
+    for assumed in d["assumed"]:
+        yield "assumed", assumed
     yield "parameters", f"{d['parameters']:,} in {len(d['tensors'])} tensors{bits}"
     pre = f", {tokenizer['pre']}" if tokenizer["pre"] else ""
-    yield "tokenizer", f"{tokenizer['model'] or 'none'}{pre}, {tokenizer['vocab_size'] or 0:,} tokens"
-    yield "chat template", f"{template['characters']:,} characters" if template else "none"
+    source = f", from {tokenizer['source']}" if tokenizer["source"] not in (None, "header") else ""
+    yield "tokenizer", f"{tokenizer['model'] or 'none'}{pre}, {tokenizer['vocab_size'] or 0:,} tokens{source}"
+    yield "chat template", f"{template['characters']:,} characters, {template['source']}" if template else "none"
+    if template:
+        yield "tool calls", d["tool_calls"]
+        yield "thinks aloud", "yes" if d["thinks"] else "no"
     if memory:
         yield "weights", megabytes(memory["weights"])
         yield "KV cache", f"{memory['kv_per_token_f16'] / 1e3:.1f} kB a token in f16"
         yield "at full context", megabytes(memory["full_context_f16"])
 
 
+# Fields that are on, or a number, where a model is as Llama 2 is.
+_NEUTRAL = {
+    "norm": "rms",
+    "activation": "silu",
+    "gated": True,
+    "embedding_scale": 1.0,
+    "logit_scale": 1.0,
+    "alibi_scale": 1.0,
+}
+
+
 def _architecture(config: dict[str, Any]) -> Facts:
     """The config's own words; what is off or left at its neutral value is not listed."""
-    scaling = config["rope_scaling"]
     for name, value in config.items():
         if name == "rope_scaling":
-            if scaling["kind"] != "none":
-                yield name, ", ".join(f"{key} {part}" for key, part in scaling.items() if part is not None)
-        elif name == "rope_factors":
-            if value:
-                yield name, f"{len(value)} divisors"
-        elif value and name != "family":  # which the overview has said
-            yield name, f"{value:g}" if isinstance(value, float) else "yes" if value is True else value
+            if value["kind"] != "none":
+                yield name, ", ".join(f"{key} {_value(part)}" for key, part in value.items() if part not in (None, []))
+        elif name == "family" or value == _NEUTRAL.get(name):  # the overview has said the family
+            continue
+        elif value or name in _NEUTRAL:
+            yield name, _value(value)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return f"{len(value)} divisors"
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _facts(facts: Facts) -> str:

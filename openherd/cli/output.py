@@ -49,7 +49,7 @@ def document(value: Any) -> None:
 def note(text: str) -> None:
     """A line about the work (timing, warnings) for the person; the result counts even where nobody can read it."""
     with contextlib.suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)  # names of files are strangers' words
 
 
 def fail(error: HerdError, *, as_json: bool) -> None:

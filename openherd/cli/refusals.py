@@ -10,10 +10,12 @@ from cyclopts import CoercionError, CycloptsError, MissingArgumentError
 from cyclopts.exceptions import UnusedCliTokensError
 
 from openherd.errors import InputError, OptionError
-from openherd.options import EngineOptions, SamplingParams
+from openherd.options import BenchOptions, EngineOptions, SamplingParams
 
 _KINDS = {int: "a whole number", float: "a number"}
-_OPTION = re.compile(rf"({'|'.join(f.name for o in (SamplingParams, EngineOptions) for f in fields(o))})\b")
+_OPTION = re.compile(
+    rf"({'|'.join(f.name for o in (SamplingParams, EngineOptions, BenchOptions) for f in fields(o))})\b"
+)
 
 
 def from_parser(error: CycloptsError, verb: str | None) -> InputError:

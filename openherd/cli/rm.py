@@ -7,18 +7,18 @@ from openherd.cli.flags import JsonFlag
 
 
 def rm(name: str, /, *, json: JsonFlag = False) -> None:
-    """Remove a fetched model from this machine.
+    """Remove a fetched model from this machine, or what an interrupted pull of it left.
 
     Parameters
     ----------
     name
-        Its name (see: herd models).
+        Its name (see: herd models): of the catalogue, or hf:ORG/REPO[:VARIANT][@COMMIT].
     """
-    from openherd.store.local import remove
     from openherd.store.progress import megabytes
+    from openherd.store.removal import remove
 
-    model = remove(name)
+    removed = remove(name)
     if json:
-        output.document({"name": name, "removed": str(model.path), "size": model.record.size})
+        output.document({"name": name, "removed": str(removed.path), "size": removed.size})
     else:
-        print(f"removed {name} ({megabytes(model.record.size)})")
+        print(f"removed {name} ({megabytes(removed.size)})")

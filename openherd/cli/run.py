@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from openherd.cli import output
+from openherd.cli import assumptions, output
 from openherd.cli.flags import (
     ENGINE,
     SAMPLING,
@@ -18,6 +18,7 @@ from openherd.cli.flags import (
     SamplingFlags,
     parse_adapter,
     require_text,
+    start_lightly,
     warn_of_many_threads,
 )
 from openherd.errors import EngineError, InputError, OptionError, SchemaError
@@ -72,10 +73,12 @@ def run(
     wanted = _read_schema(schema) if schema is not None else None
     name, adapters = parse_adapter(adapter)
     warn_of_many_threads(engine.threads)
+    start_lightly()
 
     from openherd.llm import LLM
 
     with LLM.load(model, options=engine, template=template, adapters=adapters, offline=offline) as llm:
+        assumptions.say(llm.assumed)
         _warn_of_short_context(llm, engine.context)
         asked = _conversation(text, system) if chat else text
         with llm.stream(asked, params, schema=wanted, adapter=name, special=special) as stream:
@@ -159,13 +162,15 @@ def _warn_of_short_context(llm: LLM, asked: int | None) -> None:
 def _write(stream: Stream) -> None:
     """The text as it comes. On a terminal, control characters of the model's are made visible."""
     from openherd.chat.visible import visible
+    from openherd.llm.aloud import ThinkingAloud
 
     to_terminal = sys.stdout.isatty()
-    last = ""
+    last, aloud = "", ThinkingAloud()
     for delta in stream:
-        sys.stdout.write(visible(delta.text) if to_terminal else delta.text)
+        text = aloud.text(delta)
+        sys.stdout.write(visible(text) if to_terminal else text)
         sys.stdout.flush()
-        last = delta.text or last
+        last = text or last
     if not last.endswith("\n") and (last or stream.completions[0].error is None):
         sys.stdout.write("\n")
 
@@ -189,12 +194,15 @@ def _document(llm: LLM, completion: Completion) -> dict[str, Any]:
         "token_ids": list(completion.token_ids),
         "prompt_tokens": completion.usage.prompt_tokens,
         "completion_tokens": completion.usage.completion_tokens,
+        "speculation": {"drafted": completion.usage.drafted_tokens, "accepted": completion.usage.accepted_tokens},
         "finish_reason": completion.finish_reason.value,
         "seed": completion.seed,
         "numerics_id": llm.numerics_id,
         # null where nothing was measured: one token has no decode rate
         "timing": {key: timing.get(key) for key in ("load_s", "ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s")},
     }
+    if completion.reasoning:
+        document["reasoning"] = completion.reasoning
     if completion.logprobs:
         document["logprobs"] = [
             {"token_id": p.token_id, "logprob": p.logprob, "top": [list(pair) for pair in p.top]}
@@ -212,5 +220,7 @@ def _statistics(llm: LLM, completions: list[Completion]) -> str:
         parts.append(f"first token {timing['ttft_s']:.2f} s ({timing['prefill_tokens_per_s']:.0f} tok/s)")
     if "decode_tokens_per_s" in timing:
         parts.append(f"then {timing['decode_tokens_per_s']:.0f} tok/s")
+    if drafted := sum(completion.usage.drafted_tokens for completion in completions):
+        parts.append(f"{sum(completion.usage.accepted_tokens for completion in completions)} of {drafted} drafts right")
     reasons = sorted({completion.finish_reason.value for completion in completions})
     return "herd: " + ", ".join([*parts, f"finish {'/'.join(reasons)}", f"seed {first.seed}"])

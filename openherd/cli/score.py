@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from openherd.cli import output
+from openherd.cli import assumptions, output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
+from openherd.cli.texts import read_text
 from openherd.errors import EngineError, InputError
 from openherd.options import EngineOptions, KVDtype, help_text
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from openherd.llm import Score
 
 BackendName = Literal["native", "reference"]
-MAX_FILE_BYTES = 256 << 20
-
 CHUNK_TOKENS = 512
 
 
@@ -58,12 +55,13 @@ def score(
     ref, name = (None, model) if file is None else (model, file)
     if name is None:
         raise InputError("herd score needs a text", hint="try: herd score FILE")
-    text = _read(name)
+    text = read_text(name)
     warn_of_many_threads(threads)
 
     from openherd.llm import LLM
 
     with LLM.load(ref, options=engine, offline=offline) as llm:
+        assumptions.say(llm.assumed)
         result = llm.score(text, context=context, special=not no_special, max_tokens=max_tokens)
     if not math.isfinite(result.perplexity):
         raise EngineError(
@@ -79,25 +77,6 @@ def score(
         output.note(
             f"herd: {len(result.token_ids)} tokens in chunks of {result.context}, {len(result.logprobs)} of them scored"
         )
-
-
-def _read(name: str) -> str:
-    """The text of a file or of standard input. Raises `InputError` for what is not UTF-8 text."""
-    if name == "-":
-        data, shown = sys.stdin.buffer.read(MAX_FILE_BYTES + 1), "standard input"
-    else:
-        shown = name
-        try:
-            with Path(name).open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as why:
-            raise InputError(f"cannot read {name}: {why.strerror}", hint="usage: herd score [MODEL] FILE") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{shown} is longer than {MAX_FILE_BYTES >> 20} MiB; score a part of it")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as why:
-        raise InputError(f"{shown} is not UTF-8 text: byte {why.start} is 0x{data[why.start]:02x}") from None
 
 
 def _document(result: Score) -> dict[str, object]:

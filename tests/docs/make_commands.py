@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from openherd.cli.app import VERBS
+from openherd.cli.app import PARTS, VERBS
 
 PAGE = Path(__file__).parents[2] / "docs" / "manual" / "commands.md"
 WIDTH = 100
@@ -26,7 +26,8 @@ def help_of(*arguments: str) -> str:
 
 
 def page() -> str:
-    sections = [("herd", help_of()), *((f"herd {verb}", help_of(verb)) for verb in VERBS)]
+    chains = [(verb, *part) for verb in VERBS for part in ((), *((part,) for part in PARTS.get(verb, ())))]
+    sections = [("herd", help_of()), *((" ".join(("herd", *chain)), help_of(*chain)) for chain in chains)]
     return HEAD + "".join(f"\n## {title}\n\n```text\n{text}\n```\n" for title, text in sections)
 
 

@@ -17,6 +17,7 @@ from openherd.stats import EngineStats
 @dataclass
 class Piece:
     text: str
+    reasoning: str = ""
 
 
 @dataclass

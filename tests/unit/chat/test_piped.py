@@ -60,6 +60,7 @@ def test_json_is_one_document_a_line() -> None:
         "numerics_id",
         "context",
         "context_used",
+        "speculation",
         "timing",
     }
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from openherd import __version__
-from openherd.cli.app import VERBS, main
+from openherd.cli.app import PARTS, VERBS, main
 from openherd.cli.flags import SAMPLING
 from openherd.options import EngineOptions, SamplingParams
 
@@ -40,23 +39,32 @@ def test_help_loads_neither_numpy_nor_the_engine() -> None:
         assert heavy not in done.stderr
 
 
-def test_help_answers_at_once() -> None:
-    """0.13 s on an idle machine; the bound leaves room for one that is shared."""
-    times = []
-    for _ in range(5):
+def test_help_answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.13 s beside 0.012 s for Python alone; the bound leaves room for a machine that is shared."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # users compile a module once
+
+    def seconds(*arguments: str) -> float:
         start = time.perf_counter()
-        herd("--help")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.25 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), statistics.median(times)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True, timeout=60)
+        return time.perf_counter() - start
+
+    pairs = [(seconds("-m", "openherd", "--help"), seconds("-c", "pass")) for _ in range(7)]
+    assert min(helps for helps, _ in pairs) < 20 * min(bare for _, bare in pairs), pairs
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert callable(getattr(importlib.import_module(f"openherd.cli.{verb}"), verb))
-    assert main([verb, "--help"]) == 0
-    page = capsys.readouterr().out
-    assert f"herd {verb}" in page
-    assert "--json" in page
+    parts = PARTS.get(verb, ())
+    for command in [[verb, part] for part in parts] or [[verb]]:
+        assert main([*command, "--help"]) == 0
+        page = capsys.readouterr().out
+        assert f"herd {' '.join(command)}" in page
+        assert "--json" in page
+    if parts:
+        assert main([verb, "--help"]) == 0
+        page = capsys.readouterr().out
+        assert all(part in page for part in parts)
 
 
 @pytest.mark.parametrize("options", [SamplingParams, EngineOptions])
@@ -102,7 +110,9 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "said"),
     [
         (["chta"], "did you mean chat?"),
-        (["serve"], "'serve'; there are chat, run"),
+        (["dance"], "'dance'; there are chat, run"),
+        (["train", "prepar"], "herd train has no part 'prepar'; did you mean prepare?"),
+        (["train", "prepare"], "herd train prepare needs --out"),
         (["ls"], "did you mean models?"),
         (["--wat"], "'--wat'"),
         (["run", "smollm2"], "herd run needs a prompt"),
@@ -125,7 +135,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["rm"], "herd rm needs NAME"),
         (["rm", "smollm2"], "no fetched model is called 'smollm2'"),
         (["pull", "smolm"], "did you mean smollm2?"),
-        (["pull", "hf:org/repo"], "Hugging Face"),
+        (["pull", "hf:org"], "no ORG/REPO follows hf:"),
     ],
 )
 def test_a_wrong_command_is_one_or_two_lines_and_status_2(
@@ -160,7 +170,7 @@ def test_models_rm_pull_speak_json(
     default_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", "--json"]) == 0
-    [row] = json.loads(capsys.readouterr().out)["models"]
+    row = next(row for row in json.loads(capsys.readouterr().out)["models"] if row["name"] == "smollm2")
     assert (row["name"], row["here"], row["path"]) == ("smollm2", False, None)
     monkeypatch.setenv("OPENHERD_HOME", str(default_model.parents[2]))
     assert main(["pull", "--json", "--offline"]) == 0

@@ -146,7 +146,7 @@ def test_files_that_cannot_be_read(tiny_model: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.gguf")
     (tmp_path / "loop.gguf").symlink_to(tmp_path / "loop.gguf")
     for name, words in {
-        "folder": "holds no .gguf file", "empty": "is empty", "short": "cannot fit", "pipe": "not a regular file",
+        "folder": "holds no model", "empty": "is empty", "short": "cannot fit", "pipe": "not a regular file",
         "loop": "there is no file", "missing": "there is no file",
     }.items():  # fmt: skip
         assert_one_clear_error(herd("inspect", tmp_path / f"{name}.gguf"), words)
@@ -225,4 +225,6 @@ def test_interrupt_at_any_time_is_quiet(default_model: Path, seconds: float) -> 
     time.sleep(seconds)
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=30)
-    assert (child.returncode, err) == (130, b"")
+    # A library that runs Python code of its own while it loads makes Python end by the signal: to a shell, 130 as well.
+    assert child.returncode in (130, -signal.SIGINT)
+    assert err == b""

@@ -23,7 +23,7 @@ def test_lines_are_neither_wrapped_nor_padded(herd: Herd, tmp_path: Path) -> Non
     folder = tmp_path / ("long name " * 12).strip()
     folder.mkdir()
     lines = herd("inspect", write_model(folder / "tiny.gguf"), "--tensors").out.splitlines()
-    assert lines[0] == f"file             {folder / 'tiny.gguf'}"
+    assert lines[0] == f"path             {folder / 'tiny.gguf'}"
     assert all(line == line.rstrip() for line in lines)
     assert [line.split()[0] for line in lines if line].count("family") == 1
 

@@ -16,6 +16,7 @@ from tests.unit.llm.tiny_file import write_adapter
 
 KEYS = {
     "text", "token_ids", "prompt_tokens", "completion_tokens", "finish_reason", "seed", "numerics_id", "timing",
+    "speculation",
 }  # fmt: skip
 TIMING_KEYS = {"load_s", "ttft_s", "prefill_tokens_per_s", "decode_tokens_per_s"}
 SMALL = ("--backend", "reference", "--kv-memory", str(16 << 20))
@@ -57,6 +58,17 @@ def test_json_document(herd: Herd, tiny_model: Path) -> None:
     assert document["numerics_id"].startswith("reference/")
 
 
+def test_speculation_is_reported_and_changes_nothing(herd: Herd, tiny_model: Path) -> None:
+    asked = ("run", tiny_model, "-p", "hello hello hello hello", *SMALL, "--temperature", "0", "--max-tokens", "60")
+    plain = json.loads(herd(*asked, "--no-speculate", "--logprobs", "1", "--json").out)
+    assert plain["speculation"] == {"drafted": 0, "accepted": 0}
+    assert "drafts" not in herd(*asked, "--no-speculate").err
+    fast = json.loads(herd(*asked, "--logprobs", "1", "--json").out)
+    for key in ("text", "token_ids", "logprobs", "finish_reason"):
+        assert fast[key] == plain[key]
+    assert 0 <= fast["speculation"]["accepted"] <= fast["speculation"]["drafted"]
+
+
 def test_one_token_has_no_decode_rate(herd: Herd, tiny_model: Path) -> None:
     out = herd("run", tiny_model, "-p", "hello", *SMALL, "--max-tokens", "1", "--json").out
     assert json.loads(out)["timing"]["decode_tokens_per_s"] is None
@@ -70,7 +82,8 @@ def test_seed_repeats_the_answer(herd: Herd, tiny_model: Path) -> None:
 
 
 def test_several_choices(herd: Herd, tiny_model: Path) -> None:
-    sampled = ("run", tiny_model, "-p", "hello", *SMALL, "--max-tokens", "8", "--temperature", "1", "--n", "3")
+    sampled = ("run", tiny_model, "-p", "hello", *SMALL, "--max-tokens", "16", "--temperature", "1", "--n", "3")
+    sampled += ("--seed", "3")  # of three short answers two are equal now and then
     documents = [json.loads(line) for line in herd(*sampled, "--json").out.splitlines()]
     assert len({tuple(document["token_ids"]) for document in documents}) == 3
     assert {document["seed"] for document in documents} == {documents[0]["seed"]}

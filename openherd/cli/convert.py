@@ -1,0 +1,111 @@
+"""herd convert: a model into another layout."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from openherd.chat.visible import visible
+from openherd.cli import output
+from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
+from openherd.errors import InputError, OptionError, OutputError
+from openherd.options import EngineOptions, help_text
+
+_SIZE = re.compile(r"([0-9]{1,6})([KMG]?)B?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def convert(
+    model: str,
+    out: str,
+    /,
+    *,
+    to: Annotated[Literal["safetensors", "gguf"] | None, Parameter(show_default=False)] = None,
+    dtype: Literal["keep", "f32", "f16", "bf16"] = "keep",
+    max_shard_size: Annotated[str | None, Parameter(show_default=False)] = None,
+    no_golden: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    threads: Annotated[int | None, Parameter(help=help_text(EngineOptions, "threads"))] = ENGINE.threads,
+    offline: OfflineFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Write a model in another layout, with its tokenizer, template, licence and golden values.
+
+    An interrupted run goes on where it was when the same command is given again.
+
+    Parameters
+    ----------
+    model
+        A catalogue name, a GGUF file, or a folder in Hugging Face's or Meta's layout.
+    out
+        The file (gguf) or folder (safetensors) to write; it must not exist.
+    to
+        The layout; left out: gguf where OUT ends in .gguf, else safetensors.
+    dtype
+        Number type of the weights; keep: as they are, and quantised blocks as f16 where the layout has none.
+    max_shard_size
+        Cut safetensors into shards of at most so much, such as 5GB.
+    no_golden
+        Do not make golden values (which runs the model once); those that the model carries are left out too.
+    """
+    from openherd.checkpoints.new_file import BusyError
+    from openherd.store.progress import TerminalProgress, megabytes
+    from openherd.store.resolve import resolve
+    from openherd.workshop.convert.run import convert
+
+    place = Path(out)
+    target = to or ("gguf" if place.suffix == ".gguf" else "safetensors")
+    if target == "gguf" and max_shard_size is not None:
+        raise InputError("--max-shard-size is for safetensors; a GGUF file is written whole")
+    progress = TerminalProgress()
+    try:
+        done = convert(
+            resolve(model, offline=offline),
+            place,
+            target,
+            dtype=dtype,
+            max_shard_bytes=None if max_shard_size is None else _bytes(max_shard_size),
+            with_golden=not no_golden,
+            threads=threads,
+            say=lambda text: None if json else output.note(f"herd: {text}"),
+            on_progress=None if json else lambda at: progress.advance(at.done, at.total),
+        )
+    except KeyboardInterrupt:
+        progress.finish()
+        output.note(f"herd: interrupted; the same command goes on with what is done, kept in {_partial_of(place)}")
+        raise
+    except OutputError as error:
+        progress.finish()
+        if _partial_of(place).exists() and not isinstance(error, BusyError):
+            output.note(f"herd: the same command goes on with what is done, kept in {_partial_of(place)}")
+        raise
+    if json:
+        output.document(
+            {
+                "out": str(done.out),
+                "to": target,
+                "bytes": done.bytes,
+                "tensors": done.tensors,
+                "resumed_tensors": done.resumed_tensors,
+                "dequantised": list(done.dequantised),
+                "golden": done.golden,
+                "notes": list(done.notes),
+            }
+        )
+        return
+    progress.finish()
+    resumed = f", {done.resumed_tensors} of them from the interrupted run" if done.resumed_tensors else ""
+    print(visible(f"{done.out}: {megabytes(done.bytes)}, {done.tensors} tensors{resumed}; golden values {done.golden}"))
+
+
+def _partial_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.partial"
+
+
+def _bytes(size: str) -> int:
+    match = _SIZE.fullmatch(size.strip())
+    if match is None or int(match[1]) == 0:
+        raise OptionError(f"--max-shard-size is a number with KB, MB or GB behind it, not {size!r}")
+    return int(match[1]) * _UNITS[match[2].upper()]

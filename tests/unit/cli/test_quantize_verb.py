@@ -1,0 +1,107 @@
+"""herd quantize and herd compare: the report, the document, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import Herd
+
+WORDS = "hello world, this is a text to be read; it has some é in it. " * 8
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(WORDS)
+    return path
+
+
+def test_report(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
+    out = tmp_path / "small.gguf"
+    result = herd("quantize", tiny_model, out, "--type", "q4_k_m", "--evaluate", text, "--tokens", "64")
+    assert result.status == 0
+    for part in (
+        f"{out}  Q4_K_M",
+        "bits a weight",
+        "Q4_K became Q5_0",
+        "text.txt, 64 positions",
+        "mean KL",
+        "worst tensors",
+    ):
+        assert part in result.out
+    assert "written in" in result.err
+
+
+def test_document(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
+    out = tmp_path / "small.gguf"
+    result = herd("quantize", tiny_model, out, "--type", "Q4_0", "--calibrate", text, "--no-evaluate", "--json")
+    document = json.loads(result.out)
+    assert document.keys() == {
+        "path", "source", "source_bytes", "bytes", "bits_per_weight", "requantized", "seconds", "recipe", "fallbacks",
+        "evaluation", "tensors",
+    }  # fmt: skip
+    assert document["bytes"] == out.stat().st_size < document["source_bytes"]
+    assert document["evaluation"] is None
+    assert document["recipe"]["importance"]["texts"] == ["text.txt"]
+    errors = [tensor["relative_error"] for tensor in document["tensors"]]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_default_text(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
+    result = herd("quantize", tiny_model, tmp_path / "small.gguf", "--type", "Q8_0", "--tokens", "32", "--json")
+    evaluation = json.loads(result.out)["evaluation"]
+    assert (evaluation["text"], evaluation["held_out"]) == ("looking-glass.txt", True)
+    assert evaluation["divergence"]["positions"] == 32
+    assert 0 < evaluation["divergence"]["mean_kl"] < 0.1
+
+
+def test_compare(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
+    small = tmp_path / "small.gguf"
+    herd("quantize", tiny_model, small, "--type", "Q4_0", "--no-evaluate")
+    table = herd("compare", tiny_model, small, text, "--tokens", "64", "--context", "16")
+    assert table.status == 0
+    assert f"{small} from {tiny_model}" in table.out
+    assert "64 positions in 4 chunks" in table.out
+    assert "F32 and Q4_0" in table.out
+    document = json.loads(herd("compare", tiny_model, small, text, "--tokens", "64", "--json").out)
+    assert document.keys() == {"a", "b", "text", "divergence", "tensors"}
+    assert document["divergence"]["mean_kl"] > 0
+    assert document["tensors"][0]["relative_error"] > 0.01
+    assert json.loads(herd("compare", tiny_model, tiny_model, text, "--no-tensors", "--json").out)["tensors"] is None
+    assert "all equal" in herd("compare", tiny_model, tiny_model, text).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["MODEL", "OUT"], 2, "--type"),
+        (["MODEL", "OUT", "--type", "Q4_KM"], 2, "did you mean Q4_K_M"),
+        (["MODEL", "OUT", "--type", "Q4_0", "--tokens", "1"], 2, "--tokens must be at least 2"),
+        (["MODEL", "OUT", "--type", "Q4_0", "--no-evaluate", "--evaluate", "x"], 2, "exclude each other"),
+        (["MODEL", "OUT", "--type", "Q4_0", "--evaluate", "none.txt"], 2, "cannot read none.txt"),
+        (["MODEL", "OUT", "--type", "Q4_0", "--importance", "MODEL"], 2, "no importance matrix"),
+        (["MODEL", "OUT", "--type", "Q4_0", "--importance", "none.gguf"], 2, "does not exist"),
+        (["MODEL", "MODEL", "--type", "Q4_0"], 2, "the source itself"),
+        (["MODEL", "nowhere/out.gguf", "--type", "Q4_0", "--no-evaluate"], 1, "nowhere"),
+        (["none.gguf", "OUT", "--type", "Q4_0"], 2, "none.gguf"),
+        (["MODEL", "OUT", "--type", "Q4_0", "--threads", "0"], 2, "threads"),
+    ],
+)
+def test_refusals(
+    herd: Herd,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    status: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"MODEL": str(tiny_model), "OUT": str(tmp_path / "out.gguf")}
+    result = herd("quantize", *(places.get(argument, argument) for argument in arguments))
+    assert (result.status, result.out) == (status, "")
+    assert words in result.err
+    assert not list(tmp_path.iterdir())
