@@ -4,6 +4,8 @@
 #   make test     everything the tests need, then all tests
 #
 #   make test-serve   the server's tests in full: as many requests as the bars say, and their time limits (an idle machine)
+#   make test-train   training's tests in full: every kill, resume and comparison that the bars ask for
+#   make demo-train   a vocabulary and a small model from the books in recipes/data, then a conversation with it (15 minutes)
 #   make clients  clients that people use against herd serve, six of them (a large download; needs npm for two)
 #   make soak     herd serve under mixed traffic for half an hour, or SOAK_MINUTES=5
 #   make lint     formatting, style, types, layers
@@ -52,6 +54,11 @@ test: $(STAMPS)/dev
 test-serve: $(STAMPS)/dev
 	@$(BIN)/herd pull >/dev/null
 	@OPENHERD_FULL_TESTS=1 $(BIN)/python -m pytest tests/serve --timeout=1200 $(ARGS)
+
+.PHONY: test-train
+test-train: $(STAMPS)/dev
+	@$(BIN)/herd pull >/dev/null
+	@OPENHERD_FULL_TESTS=1 $(BIN)/python -m pytest tests/train --timeout=3600 $(ARGS)
 
 .PHONY: clients
 clients: $(STAMPS)/dev $(STAMPS)/clients
