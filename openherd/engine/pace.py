@@ -10,10 +10,10 @@ STRETCH = 2.5
 # end, and so does whoever leaves. On slow machines and with large models that is less than a full batch. (Half of it
 # made prompts of 3,000 tokens 7 % slower where a full batch takes 1.1 to 3 s.)
 LONGEST_STEP_S = 2.0
-# Fewer rows would read all weights for little work: kernels share them from eight rows on. It binds deep in a long
-# prompt, where a row costs a quarter of a decode step: behind 5,000 tokens eight rows kept p99 of answers within
-# 2.4 times idle and made the prompt wait 1.35 times longer than sixteen, which let answers wait 3.9 times idle.
-MIN_ROWS = 8
+# Fewer would read all weights for little work. It binds deep in a long prompt, where a row costs half a decode step of
+# four answers: behind 7,900 tokens eight rows let p99 of the answers grow to 4.7 times idle (the prompt waited 1.7 times
+# longer than alone), four to 3.3 times (2.2).
+MIN_ROWS = 3
 # A first guess, before anything is measured.
 FIRST_ROWS = 64
 # Weight of the newest measurement: half of the memory is the last three steps.
