@@ -91,6 +91,18 @@ class ModelConfig:
     n_experts: int = 0  # 0: one dense feed-forward
     n_experts_per_token: int = 0
 
+    def has_bias(self, linear: str) -> bool:
+        """Whether a linear map has one, by the last part of its name ("q_proj")."""
+        match linear.rpartition(".")[2]:
+            case "q_proj" | "k_proj" | "v_proj":
+                return self.qkv_bias
+            case "o_proj":
+                return self.o_bias
+            case "gate_proj" | "up_proj" | "down_proj":
+                return self.mlp_bias
+            case _:
+                return False
+
     def window(self, layer: int) -> int:
         """Positions that a query of `layer` sees; 0: all before it."""
         full = self.full_attention_every and (layer + 1) % self.full_attention_every == 0

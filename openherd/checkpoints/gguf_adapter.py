@@ -22,6 +22,7 @@ from openherd.checkpoints.source import Adapter, Tensor
 from openherd.checkpoints.tensor_info import TensorInfo
 from openherd.config import ModelConfig
 from openherd.errors import UnsupportedError
+from openherd.quant.types import PLAIN_TYPES
 
 _ALPHA = "adapter.lora.alpha"
 _REQUIRED = {
@@ -29,7 +30,6 @@ _REQUIRED = {
     "adapter.type": "lora",
 }
 _KNOWN = frozenset({_ALPHA, "adapter.type"})
-_PLAIN = ("F32", "F16", "BF16")
 
 
 def open_gguf_adapter(path: Path, config: ModelConfig) -> Adapter:
@@ -65,9 +65,9 @@ def _halves(header: GGUFHeader, config: ModelConfig, family: Family) -> dict[str
         held = names.from_file(weight)
         if len(held) != 1 or side not in ("a", "b"):
             raise UnsupportedError(f"{header.path}: {gguf_name!r} is not a LoRA tensor of a linear map")
-        if info.type.name not in _PLAIN:
+        if info.type.name not in PLAIN_TYPES:
             raise UnsupportedError(
-                f"{header.path}: {gguf_name} has type {info.type.name}; adapters are read as {', '.join(_PLAIN)}"
+                f"{header.path}: {gguf_name} has type {info.type.name}; adapters are read as {', '.join(PLAIN_TYPES)}"
             )
         (name,) = held
         reorder = side == "b" and "gguf" in family.interleaved and is_rotary(name)

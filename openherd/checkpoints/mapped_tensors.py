@@ -19,13 +19,12 @@ from openherd.checkpoints.source import Tensor
 from openherd.config import ModelConfig
 from openherd.errors import FormatError, UnsupportedError
 from openherd.quant.dequantize import dequantize
-from openherd.quant.types import BLOCK_TYPES
+from openherd.quant.types import BLOCK_TYPES, PLAIN_TYPES
 
 U8 = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
 # Biases and norms are stored plain: a quantised one would have blocks that span heads.
-_PLAIN = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def canonical_tensors(file: FileTensors, config: ModelConfig) -> dict[str, Tenso
         tensor = file.tensors.get(place.name)
         if tensor is None:
             raise FormatError(f"{file.where}: the tensor {place.name} is missing")
-        if len(shape) == 1 and tensor.type.name not in _PLAIN:
+        if len(shape) == 1 and tensor.type.name not in PLAIN_TYPES:
             raise UnsupportedError(f"{file.where}: {place.name} has type {tensor.type.name}; a vector must be plain")
         ranges = _ranges(file, config, place, tensor, shape)
         rows_used[place.name] += _size(tensor, shape) if ranges is None else sum(map(len, ranges))

@@ -142,7 +142,12 @@ def write_new_text(path: Path, text: str | bytes) -> None:
 
 
 def _partial(path: Path, resume_key: str | None) -> Path:
-    return path.parent / (f".{path.name}.{secrets.token_hex(4)}.new" if resume_key is None else f".{path.name}.partial")
+    return unfinished(path) if resume_key is not None else path.parent / f".{path.name}.{secrets.token_hex(4)}.new"
+
+
+def unfinished(path: Path) -> Path:
+    """Where a file or folder that can be taken up again lies until it is whole."""
+    return path.parent / f".{path.name}.partial"
 
 
 def require_alone(file: IO[Any], partial: Path, path: Path) -> None:

@@ -32,13 +32,6 @@ def linear_shape(config: ModelConfig, linear: str) -> tuple[int, int]:
     }[linear]
 
 
-def has_bias(config: ModelConfig, linear: str) -> bool:
-    """Whether the config declares a bias for one of `LINEAR_MAPS`."""
-    if linear.startswith("mlp."):
-        return config.mlp_bias
-    return config.o_bias if linear == "self_attn.o_proj" else config.qkv_bias
-
-
 def linear_maps(config: ModelConfig) -> tuple[str, ...]:
     """Those of `LINEAR_MAPS` that a layer has: without a gate in some families, attention's alone beside experts."""
     if config.n_experts:
@@ -71,7 +64,7 @@ def required_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
         for linear in linear_maps(config):
             n, k = linear_shape(config, linear)
             yield f"{prefix}.{linear}.weight", (n, k)
-            if has_bias(config, linear):
+            if config.has_bias(linear):
                 yield f"{prefix}.{linear}.bias", (n,)
         if config.n_experts:
             yield from _experts(config, f"{prefix}.block_sparse_moe")

@@ -21,11 +21,10 @@ from openherd.checkpoints.mapped_file import map_file
 from openherd.checkpoints.strict_json import MAX_BYTES, read_json_object
 from openherd.checkpoints.tensor_info import TensorInfo
 from openherd.errors import FormatError, UnsupportedError
-from openherd.quant.types import BLOCK_TYPES
+from openherd.quant.types import BLOCK_TYPES, PLAIN_TYPES
 
 _LENGTH = struct.Struct("<Q")
 _METADATA = "__metadata__"
-_TYPES = ("F32", "F16", "BF16")
 _MAX_DIMS = 8
 
 
@@ -75,8 +74,8 @@ def _tensor(path: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
     dtype, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str):
         raise FormatError(f"{at}: dtype must be a string")
-    if dtype not in _TYPES:
-        raise UnsupportedError(f"{at} has type {dtype[:20]!r}; openherd reads {', '.join(_TYPES)}")
+    if dtype not in PLAIN_TYPES:
+        raise UnsupportedError(f"{at} has type {dtype[:20]!r}; openherd reads {', '.join(PLAIN_TYPES)}")
     if not _are_sizes(shape) or len(shape) > _MAX_DIMS:
         raise FormatError(f"{at}: shape must be at most {_MAX_DIMS} whole numbers from 0 to 2^63 - 1")
     if not _are_sizes(place) or len(place) != 2:

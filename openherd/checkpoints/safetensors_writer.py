@@ -13,8 +13,8 @@ from pathlib import Path
 
 from openherd.checkpoints.gguf_writer import PlannedTensor
 from openherd.checkpoints.new_file import OnProgress, Piece, Progress, fill_file, forget_journal, write_new_text
+from openherd.quant.types import PLAIN_TYPES
 
-_TYPES = ("F32", "F16", "BF16")
 _ALIGNMENT = 8  # of the data, by spaces after the header
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FILE_METADATA = {"format": "pt"}  # which transformers asks for
@@ -34,8 +34,10 @@ def lay_out(tensors: Sequence[PlannedTensor], metadata: Mapping[str, str]) -> La
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     pos = 0
     for tensor in tensors:
-        if tensor.type.name not in _TYPES:
-            raise ValueError(f"{tensor.name}: safetensors has no type {tensor.type.name}; it has {', '.join(_TYPES)}")
+        if tensor.type.name not in PLAIN_TYPES:
+            raise ValueError(
+                f"{tensor.name}: safetensors has no type {tensor.type.name}; it has {', '.join(PLAIN_TYPES)}"
+            )
         if tensor.name in header:
             raise ValueError(f"the tensor {tensor.name} is planned twice")
         header[tensor.name] = {

@@ -109,6 +109,8 @@ def _add_piece(file: _File, table: TokenTable, scores: list[float], value: Field
         text = raw.decode()
     except UnicodeDecodeError:
         raise FormatError(f"{at} is not UTF-8") from None
+    if kind == TokenType.USER_DEFINED:  # which are looked for in the text itself, as in GGUF
+        text = text.replace("▁", " ")
     table.add(len(scores), text, TokenType(kind))
     scores.append(struct.unpack("<f", struct.pack("<I", score & 0xFFFFFFFF))[0])
 

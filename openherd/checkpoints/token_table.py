@@ -24,6 +24,8 @@ class TokenTable:
     def add(self, token_id: int, text: str, kind: TokenType, strip: Strip | None = None) -> None:
         """Add a token, or say of one that is there what type it has. Raises FormatError when it has another text."""
         there = self.tokens.setdefault(token_id, text)
+        if kind == TokenType.USER_DEFINED and there == text.replace("▁", " "):
+            text = there  # SentencePiece's sign for a space, where its own file has been read
         if there != text:
             raise FormatError(f"{self.where}: token {token_id} is both {there[:40]!r} and {text[:40]!r}")
         self.types[token_id] = kind

@@ -49,7 +49,13 @@ def tokenizer_config(spec: TokenizerSpec, max_seq_len: int) -> dict[str, Any]:
 
 
 def _added_tokens(spec: TokenizerSpec) -> list[dict[str, Any]]:
-    """Tokens that are found in text before anything else."""
+    """Tokens that are found in text before anything else; SentencePiece's with spaces by its sign for them too."""
+    normalizes = spec.kind == "spm" and spec.prefix_rule == "sentencepiece" and not spec.add_space_prefix
+
+    def finds_spaces(token_id: int) -> bool:
+        own = spec.token_types[token_id] == TokenType.USER_DEFINED
+        return normalizes and own and " " in spec.tokens[token_id]
+
     return [
         {
             "id": token_id,
@@ -57,7 +63,7 @@ def _added_tokens(spec: TokenizerSpec) -> list[dict[str, Any]]:
             "single_word": False,
             "lstrip": token_id in spec.strips and spec.strips[token_id].left,
             "rstrip": token_id in spec.strips and spec.strips[token_id].right,
-            "normalized": False,
+            "normalized": finds_spaces(token_id),
             "special": kind in _SPECIAL,
         }
         for token_id, kind in enumerate(spec.token_types)

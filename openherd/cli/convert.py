@@ -50,7 +50,7 @@ def convert(
     no_golden
         Do not make golden values (which runs the model once); those that the model carries are left out too.
     """
-    from openherd.checkpoints.new_file import BusyError
+    from openherd.checkpoints.new_file import BusyError, unfinished
     from openherd.store.progress import TerminalProgress, megabytes
     from openherd.store.resolve import resolve
     from openherd.workshop.convert.run import convert
@@ -74,12 +74,12 @@ def convert(
         )
     except KeyboardInterrupt:
         progress.finish()
-        output.note(f"herd: interrupted; the same command goes on with what is done, kept in {_partial_of(place)}")
+        output.note(f"herd: interrupted; the same command goes on with what is done, kept in {unfinished(place)}")
         raise
     except OutputError as error:
         progress.finish()
-        if _partial_of(place).exists() and not isinstance(error, BusyError):
-            output.note(f"herd: the same command goes on with what is done, kept in {_partial_of(place)}")
+        if unfinished(place).exists() and not isinstance(error, BusyError):
+            output.note(f"herd: the same command goes on with what is done, kept in {unfinished(place)}")
         raise
     if json:
         output.document(
@@ -98,10 +98,6 @@ def convert(
     progress.finish()
     resumed = f", {done.resumed_tensors} of them from the interrupted run" if done.resumed_tensors else ""
     print(visible(f"{done.out}: {megabytes(done.bytes)}, {done.tensors} tensors{resumed}; golden values {done.golden}"))
-
-
-def _partial_of(out: Path) -> Path:
-    return out.parent / f".{out.name}.partial"
 
 
 def _bytes(size: str) -> int:

@@ -35,6 +35,7 @@ from openherd.kernels.cores import compute_threads
 from openherd.kernels.program import Form, Program, scratch_bytes
 from openherd.kernels.recorder import record
 from openherd.kernels.rope import for_context
+from openherd.quant.types import PLAIN_TYPES
 
 # Rises when a kernel's results change in any bit.
 KERNEL_REVISION = 4
@@ -188,7 +189,7 @@ def _record(config: ModelConfig, weights: TensorSource, sites: tuple[TapSite, ..
         return weights[f"{name}.weight"].shape[0]
 
     def form_of(name: str) -> Form:
-        return "f32" if weights[f"{name}.weight"].type.name in native.FLOAT_TYPES else "q8"
+        return "f32" if weights[f"{name}.weight"].type.name in PLAIN_TYPES else "q8"
 
     try:
         return record(forward, config, width_of=width_of, form_of=form_of, taps=sites, adapted=adapted)

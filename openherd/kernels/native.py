@@ -26,7 +26,6 @@ from openherd.quant.dequantize import dequantize
 from openherd.quant.types import BlockType
 
 __all__ = [
-    "FLOAT_TYPES",
     "NativeModel",
     "Sizes",
     "ThreadPool",
@@ -42,7 +41,6 @@ I32: TypeAlias = NDArray[np.int32]
 U8: TypeAlias = NDArray[np.uint8]
 
 # Weights of these types are multiplied by float32 activations, all others by activations in blocks of integers.
-FLOAT_TYPES = frozenset({"F32", "F16", "BF16"})
 
 _NORMS = frozenset({"rms_norm", "layer_norm", "head_norm"})
 

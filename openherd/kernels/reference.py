@@ -103,7 +103,7 @@ class Reference:
 
     def _linear(self, x: F32, name: str) -> F32:
         w = self._weight(f"{name}.weight")  # [N, K]
-        bias = self._weight(f"{name}.bias") if has_bias(self._config, name) else 0.0
+        bias = self._weight(f"{name}.bias") if self._config.has_bias(name) else 0.0
         y = np.empty((len(x), len(w)), np.float32)
         for t, row in enumerate(x.astype(np.float64)):
             total = w @ row + bias  # [N]
@@ -200,16 +200,3 @@ def _activated(activation: Activation, x: F64) -> F64:
     else:
         y = 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
     return y
-
-
-def has_bias(config: ModelConfig, name: str) -> bool:
-    """Whether the config declares a bias on the linear map `name`."""
-    match name.rpartition(".")[2]:
-        case "q_proj" | "k_proj" | "v_proj":
-            return config.qkv_bias
-        case "o_proj":
-            return config.o_bias
-        case "gate_proj" | "up_proj" | "down_proj":
-            return config.mlp_bias
-        case _:
-            return False

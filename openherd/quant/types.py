@@ -49,4 +49,6 @@ BLOCK_TYPES: dict[str, BlockType] = {
         BlockType("MXFP4", 39, 32, 17),
     )
 }
+PLAIN_TYPES = ("F32", "F16", "BF16")
+"""Types of single numbers: nothing of a block's coding is in them."""
 BLOCK_TYPES_BY_ID: dict[int, BlockType] = {t.ggml_id: t for t in BLOCK_TYPES.values()}

@@ -31,6 +31,7 @@ _WEIGHTS = {
     SAFETENSORS: re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"),
     PICKLED: re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin|pytorch_model\.bin\.index\.json"),
 }
+_WEIGHT_FILES = (".gguf", ".safetensors", ".bin")
 _INDEX = {SAFETENSORS: "model.safetensors.index.json", PICKLED: "pytorch_model.bin.index.json"}
 _PART = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})")
 _NUMBERED = re.compile(r"-(\d{5})-of-(\d{5})\.")
@@ -161,6 +162,8 @@ def _checked(repository: Repository, choice: Choice) -> Choice:
                 f"the hub says no size or no checksum for {printable(file.path)} of {repository.name}",
                 hint="what cannot be verified is not fetched; HF_ENDPOINT may name a mirror that leaves them out",
             )
+        if not file.size and file.path.lower().endswith(_WEIGHT_FILES):
+            raise FormatError(f"{printable(file.path)} of {repository.name} is empty: it holds no model")
     names = [local_name(file.path) for file in choice.files]
     if len({name.casefold() for name in names}) < len(names) or len(names) > MAX_FILES:
         raise FormatError(f"{repository.name} has two files of one name, or more than {MAX_FILES} in one model")

@@ -11,7 +11,7 @@ import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -121,7 +121,10 @@ class _Fetch:
         try:
             made(self.lock.parent)
             with exclusive(self.lock, on_wait=self._say_waiting):
-                yield
+                try:
+                    yield
+                finally:
+                    self._drop_what_is_empty()
         except OSError as error:
             if error.errno not in _DISK_IS_FULL:
                 raise DownloadError(
@@ -132,6 +135,14 @@ class _Fetch:
                 f"the disk became full while fetching {self.name}; nothing was kept in {models_folder()}",
                 hint="free some space, or set OPENHERD_HOME to a folder on another disk",
             ) from error
+
+    def _drop_what_is_empty(self) -> None:
+        """Leave no folder behind in which nothing came: there is nothing to resume, nor to remove by hand."""
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.is_file() and not path.stat().st_size:
+                    path.unlink()
+            self.folder.rmdir()
 
     def _say_waiting(self) -> None:
         self.progress.say(f"another process is fetching {self.name}; waiting for it")

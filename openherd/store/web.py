@@ -18,10 +18,19 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit, urlunsplit
-from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
 
 from openherd import __version__
 from openherd.errors import DownloadError
+from openherd.store.bounded_http import Connection, SecureConnection
 
 _TRY_AGAIN = {408, 425, 429, *range(500, 600)}
 SLOWEST_BYTES, SLOWEST_S = 32_000, 30.0
@@ -156,7 +165,17 @@ class Web:
                 return request
 
         proxies = {"http": proxy, "https": proxy} if proxy else None
-        return build_opener(HTTPSHandler(context=_tls(certificates)), ProxyHandler(proxies), Redirects())
+        return build_opener(_Http(), _Https(context=_tls(certificates)), ProxyHandler(proxies), Redirects())
+
+
+class _Http(HTTPHandler):
+    def do_open(self, http_class: Any, req: Request, **options: Any) -> http.client.HTTPResponse:
+        return super().do_open(Connection, req, **options)
+
+
+class _Https(HTTPSHandler):
+    def do_open(self, http_class: Any, req: Request, **options: Any) -> http.client.HTTPResponse:
+        return super().do_open(SecureConnection, req, **options)
 
 
 def without_credentials(url: str) -> str:

@@ -107,10 +107,15 @@ def pre_tokenizer(name: str) -> PreTokenizer:
 PUNCTUATION = r"[\p{P}\$\+<=>\^~\|`]+"
 GPT2_WORDS = _GPT2
 _ANY_CASE = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+# Falcon's own steps: a vocabulary trained with them has no merge between digits and what is none, so that cutting there
+# once more, or not (as llama.cpp's table has it), gives the same ids.
+_FALCON_STEPS = (PUNCTUATION, _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")
 
 
 def name_of(patterns: tuple[str, ...], *, ignore_merges: bool) -> str | None:
     """The first name in the table with these expressions, contractions by `(?i:)` or spelled out."""
+    if patterns == _FALCON_STEPS and not ignore_merges:
+        return "falcon"
     for spelled in (_CONTRACTIONS, f"(?:{_CONTRACTIONS})"):
         wanted = PreTokenizer(tuple(p.replace(_ANY_CASE, spelled) for p in patterns), ignore_merges)
         for names, pre in _TABLE:

@@ -2,7 +2,8 @@
 
 A control token is recognised only where the text is trusted (the template's own words); a user-defined token is
 recognised everywhere. Longer tokens are looked for first over the whole text, then shorter ones in what is left:
-llama.cpp's order, which decides where two tokens overlap.
+llama.cpp's order, which decides where two tokens overlap. SentencePiece has one sign for a space and for itself: there
+a user-defined token with spaces is found by either.
 """
 
 from __future__ import annotations
@@ -39,10 +40,16 @@ class SpecialTokens:
             if spec.tokens[i]
         ]
         self._longest_first = sorted(found, key=lambda s: len(s.text.encode()), reverse=True)
+        self._folds_spaces = (
+            spec.kind == "spm"
+            and spec.prefix_rule == "sentencepiece"
+            and any(" " in special.text for special in found if not special.needs_trust)
+        )
 
     def cut(self, text: str, trusted: Sequence[Range]) -> list[Range | int]:
         """Cut `text` into ranges of plain text and token ids; `trusted` are sorted ranges that do not touch."""
         starts = [start for start, _ in trusted]
+        folded = text.replace("▁", " ") if self._folds_spaces else text
 
         def is_trusted(start: int, end: int) -> bool:
             i = bisect_right(starts, start) - 1
@@ -50,14 +57,15 @@ class SpecialTokens:
 
         pieces: list[Range | int] = [(0, len(text))] if text else []
         for special in self._longest_first:
-            if (special.needs_trust and not trusted) or special.text not in text:
+            within = text if special.needs_trust else folded
+            if (special.needs_trust and not trusted) or special.text not in within:
                 continue
             cut: list[Range | int] = []
             for piece in pieces:
                 if isinstance(piece, int):
                     cut.append(piece)
                 else:
-                    cut.extend(_cut_out(text, piece, special, is_trusted))
+                    cut.extend(_cut_out(within, piece, special, is_trusted))
             pieces = cut
         return pieces
 

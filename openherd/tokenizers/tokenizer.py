@@ -111,7 +111,8 @@ class Tokenizer:
         if not 0 <= token_id < self.vocab_size:
             raise IndexError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
         token, kind = self.spec.tokens[token_id], self.spec.token_types[token_id]
-        if kind in (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED):
+        is_special = kind in (TokenType.CONTROL, TokenType.UNKNOWN)
+        if is_special or (kind == TokenType.USER_DEFINED and self.spec.kind == "bpe"):
             return token.encode()
         if self.spec.kind == "bpe":
             from openherd.tokenizers.byte_level import piece_bytes

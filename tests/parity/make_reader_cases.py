@@ -1,6 +1,6 @@
-"""Write the small checkpoints of `readers/`, with transformers' logits and each tokenizer's reference ids.
+"""Write the small checkpoints of `readers/`, with transformers' logits; `make_tokenizer_cases.py` has their ids.
 
-Run in an environment with torch, transformers, sentencepiece and tiktoken, from the repository's root:
+Run in an environment with torch, transformers and sentencepiece, from the repository's root:
     PYTHONPATH=. python tests/parity/make_reader_cases.py
 """
 
@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 import sentencepiece
-import tiktoken
 import torch
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tests.parity.random_llama import RandomUniform
-from tests.parity.reader_cases import FOLDER, RECORDED, SEED, TOKENIZERS, VOCAB, prompts, strings
-from tests.parity.reference_digest import digest
+from tests.parity.reader_cases import FOLDER, RECORDED, SEED, VOCAB, prompts
 from tests.parity.token_strings import SENTENCES
 
 DIM, LAYERS, HEADS, FFN = 16, 2, 4, 48
@@ -205,12 +203,6 @@ def hf_spm(model: sentencepiece.SentencePieceProcessor, *, legacy: bool) -> Toke
     return tokenizer
 
 
-def save_digests(folder: Path, plain: Any, special: Any) -> None:
-    """Digests of ids by `plain` (or nothing) and `special`, each a function of a text."""
-    rows = [digest(plain(text) if plain else [], special(text) if special else []) for text in strings()]
-    np.savez_compressed(folder / "ids.npz", digests=np.asarray(rows, np.uint64))
-
-
 def main() -> None:
     if FOLDER.exists():
         shutil.rmtree(FOLDER)
@@ -236,19 +228,11 @@ def main() -> None:
         folder.mkdir()
         tokenizer = hf_spm(spm, legacy=legacy)
         tokenizer.save(str(folder / "tokenizer.json"))
-        save_digests(folder, None, lambda text, t=tokenizer: t.encode(text, add_special_tokens=False).ids)
     spm_file.unlink()
     spm_file.with_suffix(".vocab").unlink()
 
-    encoding = tiktoken.Encoding("small", pat_str=LLAMA3_SPLIT, mergeable_ranks=ranks,
-                                 special_tokens={text: RANKS + i for i, text in enumerate(SPECIAL)})  # fmt: skip
-    fast = PreTrainedTokenizerFast.from_pretrained(FOLDER / "llama3-hf")
-    save_digests(FOLDER / "llama2-meta", lambda text: spm.encode(text), None)
-    save_digests(FOLDER / "llama3-meta", encoding.encode_ordinary, lambda t: encoding.encode(t, allowed_special="all"))
-    save_digests(FOLDER / "llama3-hf", None, lambda t: fast.encode(t, add_special_tokens=False))
     for file in FOLDER.glob("*/*"):
         file.chmod(0o644)
-    assert all((FOLDER / name / "ids.npz").exists() for name in TOKENIZERS)
 
 
 def write_hf(folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer) -> None:

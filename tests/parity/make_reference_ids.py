@@ -3,8 +3,8 @@
 Run where `llama-cpp-python` and openherd's own dependencies are installed, from the repository's root:
     PYTHONPATH=. python tests/parity/make_reference_ids.py DEFAULT_MODEL.gguf
 
-For each string there is a 64-bit digest of its ids, control tokens as text and as control tokens; for the first
-`SHOWN` strings the ids themselves, so that a difference can be read.
+Of the ids, control tokens as text and as control tokens, there is what `reference_digest` keeps; of the first `SHOWN`
+strings the ids themselves, so that a difference can be read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from llama_cpp import Llama
-from reference_digest import digest
+from reference_digest import condensed, digest
 from token_strings import token_strings
 from vocabularies import vocabulary
 
@@ -33,7 +33,7 @@ def write(name: str, model: Path) -> None:
     digests = [digest(a, ids(text, True)) for a, text in zip(plain, strings, strict=True)]
     np.savez_compressed(
         FOLDER / f"{name}.npz",
-        digests=np.asarray(digests, dtype=np.uint64),
+        **condensed(digests),
         shown=np.asarray([i for row in plain[:SHOWN] for i in row], dtype=np.int32),
         lengths=np.asarray([len(row) for row in plain[:SHOWN]], dtype=np.int32),
     )

@@ -30,15 +30,6 @@ MODELS = {
     "llama3-meta-2": "llama3",
     "llama3-hf": "llama3",
 }
-# Folder: whether its reference tells control tokens in text (sentencepiece never does).
-TOKENIZERS = {
-    "llama2-meta": False,
-    "llama3-meta": True,
-    "llama3-hf": True,
-    "llama2-hf-legacy": True,
-    "llama2-hf-new": True,
-}
-
 ADDED = {"llama2-hf-legacy": 2, "llama2-hf-new": 2}  # tokens beyond the vocabulary of the models
 
 

@@ -16,15 +16,17 @@ from openherd.checkpoints.meta_tokenizer import read_meta_tokenizer
 from openherd.tokenizers import Tokenizer, TokenizerSpec
 from openherd.tokenizers.byte_level import piece_bytes
 from openherd.tokenizers.spec import TokenType
-from tests.parity.reader_cases import strings
+from tests.parity.token_strings import token_strings
 from tests.parity.vocabularies import spec_of, vocabulary
 from tests.tokenizer_files import sentencepiece_file, tiktoken_file
+
+STRINGS = token_strings()
 
 
 def assert_equal(ours: Tokenizer, reference: Tokenizer, *, special: bool) -> None:
     different = [
         text
-        for text in strings()
+        for text in STRINGS
         if ours.encode(text, add_bos=False, special=special) != reference.encode(text, add_bos=False, special=special)
     ]
     assert different == []
@@ -55,7 +57,7 @@ def test_smollm2_as_tokenizer_json(default_model: Path, tmp_path: Path) -> None:
     ours, library = Tokenizer(read), Library.from_file(str(tmp_path / "tokenizer.json"))
     different = [
         text
-        for text in strings()
+        for text in STRINGS
         if ours.encode(text, special=True) != library.encode(text, add_special_tokens=False).ids
     ]
     assert different == []

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from openherd.checkpoints.source import Checkpoint
-from openherd.kernels.native import FLOAT_TYPES
+from openherd.quant.types import PLAIN_TYPES
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -51,7 +51,7 @@ class ModelCost:
             head_bytes=head.nbytes,
             head_products=prod(head.shape),
             kv_bytes=2 * c.n_layers * c.kv_dim * KV_BYTES,
-            is_integer=not any(tensor.type.name in FLOAT_TYPES for tensor in (*matrices, head)),
+            is_integer=not any(tensor.type.name in PLAIN_TYPES for tensor in (*matrices, head)),
         )
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 from openherd.checkpoints.families import by_name
 from openherd.checkpoints.gguf_writer import PlannedTensor
 from openherd.checkpoints.hf_folder import read_hf_folder
-from openherd.checkpoints.new_file import OnProgress, require_alone, sync_folder, write_new_text
+from openherd.checkpoints.new_file import OnProgress, require_alone, sync_folder, unfinished, write_new_text
 from openherd.checkpoints.planned_tensors import copied_tensor, planned_tensors
 from openherd.checkpoints.safetensors_writer import fill_shards, forget_journals, shards_of
 from openherd.checkpoints.source import Checkpoint
@@ -64,7 +64,7 @@ def _fill(
     on_progress: OnProgress | None,
 ) -> int:
     """Raises BusyError when another process fills the same folder, before anything in it is touched."""
-    partial = partial_folder(out)
+    partial = unfinished(out)
     try:
         with _alone(partial, out):
             for left in partial.iterdir():  # of a run with other shards
@@ -105,11 +105,6 @@ def _discard(partial: Path) -> None:
     gone = partial.with_name(f"{partial.name}.{secrets.token_hex(4)}.gone")
     os.rename(partial, gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-def partial_folder(out: Path) -> Path:
-    """Where the files are until all are there."""
-    return out.parent / f".{out.name}.partial"
 
 
 def _as_they_are(checkpoint: Checkpoint, dtype: Dtype) -> list[PlannedTensor]:

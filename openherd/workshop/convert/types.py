@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 from openherd.checkpoints.source import Tensor
-from openherd.quant.types import BLOCK_TYPES, BlockType
+from openherd.quant.types import BLOCK_TYPES, PLAIN_TYPES, BlockType
 
 Target = Literal["safetensors", "gguf"]
 Dtype = Literal["keep", "f32", "f16", "bf16"]
 
-_FLOATS = ("F32", "F16", "BF16")
 _NAMES = {"f32": "F32", "f16": "F16", "bf16": "BF16"}
 # GGUF's `general.file_type`, of the type that most weights have.
 FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "BF16": 32}
@@ -27,10 +26,10 @@ def type_of(tensor: Tensor, target: Target, dtype: Dtype) -> BlockType:
         return BLOCK_TYPES["F32"]
     if dtype != "keep":
         return BLOCK_TYPES[_NAMES[dtype]]
-    if target == "safetensors" and tensor.type.name not in _FLOATS:
+    if target == "safetensors" and tensor.type.name not in PLAIN_TYPES:
         return BLOCK_TYPES["F16"]
     return tensor.type
 
 
 def is_block(type: BlockType) -> bool:
-    return type.name not in _FLOATS
+    return type.name not in PLAIN_TYPES

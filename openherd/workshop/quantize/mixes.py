@@ -25,7 +25,6 @@ from openherd.quant.types import BLOCK_TYPES, BlockType
 # as many bits.
 FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 LAST_RESORT = "F16"  # rows that are not even whole blocks of 32
-PLAIN_TYPES = ("F32", "F16", "BF16")
 _LAYER = re.compile(r"^blk\.(\d+)\.(.+)\.weight$")
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.gguf_writer import KeyValue, PlannedTensor
 from openherd.checkpoints.source import Checkpoint
+from openherd.quant.types import PLAIN_TYPES
 from openherd.workshop.convert.to_gguf import QUANTISED_BY, plan
-from openherd.workshop.quantize.mixes import PLAIN_TYPES, Shape
+from openherd.workshop.quantize.mixes import Shape
 
 # What the new file says anew.
 REPLACED_KEYS = ("general.file_type", "general.quantization_version", "general.alignment")

@@ -14,9 +14,9 @@ from openherd.errors import FormatError
 from openherd.kernels.quantize_rows import F32, RowQuantizer
 from openherd.quant.dequantize import dequantize
 from openherd.quant.quantize import quantize
-from openherd.quant.types import BlockType
+from openherd.quant.types import PLAIN_TYPES, BlockType
 from openherd.workshop.importance import Importance
-from openherd.workshop.quantize.mixes import PLAIN_TYPES, Mix, Shape, fitting
+from openherd.workshop.quantize.mixes import Mix, Shape, fitting
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from openherd.errors import HerdError, InputError
+from openherd.store.bounded_http import Connection, SecureConnection
 
 KEY_VARIABLE = "OPENHERD_API_KEY"
 TIMEOUT_S = 60.0  # of a connection, and of each packet
@@ -96,9 +97,9 @@ class Server:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         connection = (
-            http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=self.tls)
+            SecureConnection(self.host, self.port, timeout=TIMEOUT_S, context=self.tls)
             if self.tls
-            else http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
+            else Connection(self.host, self.port, timeout=TIMEOUT_S)
         )
         late = threading.Event()
         try:

@@ -72,6 +72,27 @@ def test_a_folder_of_safetensors(hub: StandInHub, capsys: pytest.CaptureFixture[
     assert not folder.exists()
 
 
+def test_a_safetensors_repository_is_pulled_and_run(hub: StandInHub, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shards, tokenizer and template as transformers saves them; the same answer as from the folder itself."""
+    from tests.parity.reader_cases import FOLDER
+
+    source = FOLDER / "llama3-hf"
+    hub.add("o/llama", {file.name: file.read_bytes() for file in source.iterdir()})
+    assert main(["pull", "hf:o/llama", "--context", "64", "--json"]) == 0
+    pulled = Path(document(capsys)["path"])
+    assert pulled != source
+    options = ["--max-tokens", "5", "--context", "64", "--threads", "1", "--offline", "--json"]
+    answers = []
+    for prompt in (["-p", "All human beings"], ["-p", "All human beings", "--chat"]):
+        for model in ("hf:o/llama", str(pulled), str(source)):
+            assert main(["run", model, *prompt, *options]) == 0
+            answers.append(document(capsys))
+    fetched, by_path, there = ([answer["token_ids"] for answer in answers[i::3]] for i in range(3))
+    assert fetched == by_path == there
+    assert all(fetched), "something was answered"
+    assert fetched[0] != fetched[1], "the template was applied"
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [

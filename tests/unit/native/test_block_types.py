@@ -24,7 +24,7 @@ from openherd.engine.native_backend import NativeBackend
 from openherd.engine.protocols import Backend, KVSpec, Limits
 from openherd.engine.reference_backend import ReferenceBackend
 from openherd.kernels.reference import Reference
-from openherd.quant.types import BLOCK_TYPES
+from openherd.quant.types import BLOCK_TYPES, PLAIN_TYPES
 from tests.parity.batches import Rows, token_batch
 from tests.parity.gguf_file import write_gguf
 from tests.parity.random_blocks import random_block_tensor
@@ -32,7 +32,7 @@ from tests.parity.random_llama import RandomUniform, float_tensor, random_weight
 from tests.unit.native.weight_blocks import fine_blocks
 
 F32 = NDArray[np.float32]
-FLOAT_TYPES = ("F32", "F16", "BF16")
+FLOAT_TYPES = PLAIN_TYPES
 N_TOKENS = 37  # no multiple of any tile
 # norm_eps is a float32 in the file: a power of two is the same there
 SUPER_BLOCKS = ModelConfig("llama", 256, 2, 4, 2, 64, 512, 131, 64, norm_eps=2**-17)

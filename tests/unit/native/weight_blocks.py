@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openherd.quant.dequantize import dequantize
-from openherd.quant.types import BLOCK_TYPES, BlockType
+from openherd.quant.types import BLOCK_TYPES, PLAIN_TYPES, BlockType
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
-FLOAT_TYPES = ("F32", "F16", "BF16")
+FLOAT_TYPES = PLAIN_TYPES
 # Where a block keeps its float16 scales; every other byte may be anything.
 HALF_SCALES = {
     **{"Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "IQ4_NL": (0,), "MXFP4": ()},

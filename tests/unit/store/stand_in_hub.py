@@ -45,6 +45,7 @@ class HubFaults:
     rate_limit: str | None = None
     body: bytes | None = None  # instead of the API's JSON
     redirect_to: str | None = None  # instead of the storage
+    interim: str | None = None  # "hub" or "storage", which says 100 Continue without end
 
 
 @dataclass
@@ -296,6 +297,8 @@ def _server(hub: StandInHub, name: str, answer: Any) -> ThreadingHTTPServer:
             headers = {key.lower(): value for key, value in self.headers.items()}
             hub.requests.append(Asked(name, self.command, self.path, headers))
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the client has what it wanted
+                while hub.faults.interim == name:
+                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 answer(self)
 
         def do_HEAD(self) -> None:

@@ -187,6 +187,37 @@ def test_a_storage_that_drips_is_not_waited_for_for_ever(
     assert fetch().path.read_bytes() == content
 
 
+@pytest.mark.parametrize("where", ["hub", "storage"])
+def test_interim_answers_without_end_are_not_waited_for(hub: StandInHub, content: bytes, where: str) -> None:
+    hub.faults.interim = where
+    begun = time.monotonic()
+    with pytest.raises(DownloadError, match="more than 8 interim answers"):
+        fetch()
+    assert time.monotonic() - begun < 30
+    assert kept() == []
+    hub.faults.interim = None
+    assert fetch().path.read_bytes() == content
+
+
+def test_an_empty_file_is_no_model(hub: StandInHub) -> None:
+    hub.add("o/empty", {"x-Q4_0.gguf": b""})
+    with pytest.raises(HerdError, match="is empty: it holds no model"):
+        fetch("hf:o/empty")
+    assert hub.fetches() == []
+    assert models() == []
+
+
+def test_nothing_is_left_behind(hub: StandInHub, content: bytes) -> None:
+    """No lock, no folder: after a whole model, and after an attempt that brought nothing."""
+    fetch()
+    assert list(fetching_folder().iterdir()) == []
+    hub.add("o/other", {"x-Q4_0.gguf": tiny_gguf(seed="x")})
+    hub.faults.storage_statuses = [404]
+    with pytest.raises(HerdError):
+        fetch("hf:o/other")
+    assert list(fetching_folder().iterdir()) == []
+
+
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://[", "data:,x", "//"])
 def test_a_redirect_to_anything_else_is_refused(hub: StandInHub, content: bytes, target: str) -> None:
     hub.faults.redirect_to = target

@@ -16,8 +16,10 @@ from openherd.workshop.golden.places import KEY
 from openherd.workshop.golden.record import record
 from tests.checkpoint_files import (
     DIM,
+    FFN,
     HEAD_DIM,
     HEADS,
+    LAYERS,
     Entry,
     GGUFFile,
     array,
@@ -31,18 +33,25 @@ from tests.checkpoint_files import (
 )
 from tests.unit.llm.tiny_llm import SPEC, TEMPLATE
 
+EXPERTS = 4
 
-def model(linear_type: str = "F32", seed: int = 0) -> GGUFFile:
-    """Two layers of random weights of a trained model's size, a byte-level vocabulary and a template."""
+
+def model(linear_type: str = "F32", seed: int = 0, experts: bool = False) -> GGUFFile:
+    """Two layers of random weights of a trained model's size, a byte-level vocabulary and a template.
+
+    `experts`: as Mixtral has them, two of four for each token.
+    """
     file = tiny_llama(linear_type="F32", seed=seed).without("token_embd.weight")
+    if experts:
+        _with_experts(file, seed)
     rows = np.random.default_rng(seed + 1).standard_normal((len(SPEC.tokens), DIM), np.float32)
     file.tensors.insert(0, entry("token_embd.weight", rows))
     for position, tensor in enumerate(file.tensors):
-        scale = 0.25 if len(tensor.dims) == 2 else 1.0
+        scale = 0.25 if len(tensor.dims) >= 2 else 1.0
         values = np.frombuffer(tensor.data, "<f4").reshape(tensor.dims[::-1]) * np.float32(scale)
         if len(tensor.dims) == 1:
             values = 1 + np.float32(0.1) * values
-        kind = linear_type if tensor.name.startswith("blk.") and len(tensor.dims) == 2 else "F32"
+        kind = linear_type if str(tensor.name).startswith("blk.") and _is_quantised(tensor) else "F32"
         file.tensors[position] = entry(str(tensor.name), values.astype(np.float32), kind)
     file.keys |= {
         "llama.context_length": u32(512),
@@ -57,9 +66,27 @@ def model(linear_type: str = "F32", seed: int = 0) -> GGUFFile:
     return file
 
 
-def golden_json(folder: Path, linear_type: str = "F32", seed: int = 0) -> str:
-    path = folder / f"source-{linear_type}-{seed}.gguf"
-    path.write_bytes(model(linear_type, seed).build())
+def _with_experts(file: GGUFFile, seed: int) -> None:
+    """In place of each layer's own feed-forward maps: a router, and the maps of all experts in one tensor."""
+    rng = np.random.default_rng(seed + 2)
+    file.tensors = [
+        t for t in file.tensors if not str(t.name).split(".")[-2].startswith(("ffn_gate", "ffn_up", "ffn_down"))
+    ]
+    shapes = {"gate_inp": (EXPERTS, DIM), "gate_exps": (EXPERTS, FFN, DIM), "up_exps": (EXPERTS, FFN, DIM)}
+    for layer in range(LAYERS):
+        for name, shape in {**shapes, "down_exps": (EXPERTS, DIM, FFN)}.items():
+            file.tensors.append(entry(f"blk.{layer}.ffn_{name}.weight", rng.standard_normal(shape, np.float32)))
+    file.keys |= {"llama.expert_count": u32(EXPERTS), "llama.expert_used_count": u32(2)}
+
+
+def _is_quantised(tensor: Entry) -> bool:
+    """Every matrix but the router, which stays as it is."""
+    return len(tensor.dims) >= 2 and "gate_inp" not in str(tensor.name)
+
+
+def golden_json(folder: Path, linear_type: str = "F32", seed: int = 0, experts: bool = False) -> str:
+    path = folder / f"source-{linear_type}-{seed}-{experts}.gguf"
+    path.write_bytes(model(linear_type, seed, experts).build())
     return record(path).to_json()
 
 
@@ -83,7 +110,7 @@ def requantised(file: GGUFFile, type_name: str) -> GGUFFile:
     """Every matrix rounded to another type."""
     block_type = BLOCK_TYPES[type_name]
     for t in file.tensors:
-        if len(t.dims) == 2:
+        if _is_quantised(t):
             t.data, t.type_id = quantize(values(t), block_type).tobytes(), block_type.ggml_id
     return file
 
@@ -122,6 +149,27 @@ def _heads(rows: np.ndarray) -> np.ndarray:
     heads = rows.reshape(-1, HEAD_DIM, rows.shape[-1]).copy()
     heads[[0, 1]] = heads[[1, 0]]
     return heads
+
+
+def _experts_exchanged(*stems: str) -> Callable[[GGUFFile], None]:
+    """Experts 1 and 2 of the second layer in each other's place, in these of their maps; the router does not know."""
+
+    def exchanged(rows: np.ndarray) -> np.ndarray:
+        experts = rows.reshape(EXPERTS, -1).copy()
+        experts[[1, 2]] = experts[[2, 1]]
+        return experts
+
+    def damage(file: GGUFFile) -> None:
+        for stem in stems:
+            _rows(f"blk.1.{stem}.weight", exchanged)(file)
+
+    return damage
+
+
+def _router_rows(rows: np.ndarray) -> np.ndarray:
+    rows = rows.copy()
+    rows[[0, 3]] = rows[[3, 0]]
+    return rows
 
 
 def _one_byte(rows: np.ndarray) -> np.ndarray:
@@ -221,4 +269,21 @@ FAULTS: tuple[tuple[str, Callable[[GGUFFile], None], str, str], ...] = (
 ON_QUANTISED: tuple[tuple[str, Callable[[GGUFFile], None], str, str], ...] = (
     ("flipped scale", _flipped_scale, "tensors", "layers.1.mlp.down_proj"),
     ("permuted query heads", _rows("blk.1.attn_q.weight", _heads), "tensors", "layers.1.self_attn.q_proj"),
+)
+# In a model of experts.
+IN_EXPERTS: tuple[tuple[str, Callable[[GGUFFile], None], str, str], ...] = (
+    (
+        "swapped experts",
+        _experts_exchanged("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"),
+        "tensors",
+        "layers.1.block_sparse_moe.experts.1",
+    ),
+    ("swapped down maps of experts", _experts_exchanged("ffn_down_exps"), "tensors", "experts.2.w2"),
+    (
+        "router rows swapped",
+        _rows("blk.0.ffn_gate_inp.weight", _router_rows),
+        "tensors",
+        "layers.0.block_sparse_moe.gate",
+    ),
+    ("experts for each token", _key("llama.expert_used_count", u32(1)), "config", "n_experts_per_token: was 2, is 1"),
 )

@@ -258,6 +258,22 @@ def test_a_server_that_drips_is_left(head: bytes, monkeypatch: pytest.MonkeyPatc
         thread.join()
 
 
+def test_interim_answers_without_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            taken, _ = listening.accept()
+            with taken, suppress(OSError):
+                while True:
+                    taken.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(UnreachableError, match="more than 8 interim answers"):
+            Server.parse(f"http://127.0.0.1:{listening.getsockname()[1]}", {}).get("/v1/models")
+        thread.join()
+
+
 def test_addresses() -> None:
     server = Server.parse("http://[::1]:8080/prefix/v1", {})
     assert (server.host, server.port, server.root, server.key) == ("::1", 8080, "/prefix", None)

@@ -20,7 +20,15 @@ from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.run import golden_for, verify
 from openherd.workshop.verify.tensors import distance
 from tests.checkpoint_files import GGUFFile, text, u32
-from tests.unit.workshop.golden_models import FAULTS, ON_QUANTISED, golden_json, model, requantised, written
+from tests.unit.workshop.golden_models import (
+    FAULTS,
+    IN_EXPERTS,
+    ON_QUANTISED,
+    golden_json,
+    model,
+    requantised,
+    written,
+)
 
 Damage = Callable[[GGUFFile], None]
 
@@ -33,6 +41,11 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def golden_q8(tmp_path_factory: pytest.TempPathFactory) -> str:
     return golden_json(tmp_path_factory.mktemp("golden"), "Q8_0")
+
+
+@pytest.fixture(scope="session")
+def golden_experts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return golden_json(tmp_path_factory.mktemp("golden"), experts=True)
 
 
 def checked(path: Path) -> Report:
@@ -65,6 +78,31 @@ def test_a_fault_in_quantised_blocks(
     report = checked(written(clean, golden_q8, tmp_path / "copy.gguf"))
     assert not report.passed
     assert says in found(report, check)
+
+
+@pytest.mark.parametrize(("name", "damage", "check", "says"), IN_EXPERTS, ids=[fault[0] for fault in IN_EXPERTS])
+def test_a_fault_in_a_model_of_experts(
+    name: str, damage: Damage, check: str, says: str, golden_experts: str, tmp_path: Path
+) -> None:
+    file = model(experts=True)
+    assert checked(written(file, golden_experts, tmp_path / "clean.gguf")).passed
+    damage(file)
+    assert file.build() != model(experts=True).build(), "the fault was not planted"
+    report = checked(written(file, golden_experts, tmp_path / "copy.gguf"))
+    assert not report.passed
+    assert says in found(report, check)
+
+
+@pytest.mark.parametrize("type_name", ["F16", "Q8_0", "Q4_0"])
+def test_swapped_experts_behind_another_quantisation(type_name: str, golden_experts: str, tmp_path: Path) -> None:
+    clean = checked(written(requantised(model(experts=True), type_name), golden_experts, tmp_path / "clean.gguf"))
+    assert clean.passed, clean.findings
+    for name, damage, check, says in IN_EXPERTS:
+        file = model(experts=True)
+        damage(file)
+        report = checked(written(requantised(file, type_name), golden_experts, tmp_path / "copy.gguf"))
+        assert report.strength == "another quantisation"
+        assert says in found(report, check), name
 
 
 IN_WEIGHTS = [fault for fault in FAULTS if fault[2] == "tensors" and "norm" not in fault[3]]

@@ -1,0 +1,67 @@
+"""Every family through `herd convert`, folder to GGUF to folder: the same logits here, and, of the very same bytes, in
+transformers and llama.cpp, which `make_family_converted.py` let load them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openherd.checkpoints import open_checkpoint
+from openherd.engine.backends import make_backend
+from openherd.engine.protocols import KVSpec, Limits
+from openherd.errors import UnsupportedError
+from openherd.workshop.convert.run import convert
+from tests.parity.batches import Rows, token_batch
+from tests.parity.converted_cases import digests
+from tests.parity.family_cases import EXPECTED_FILE, RECORDED, prompts
+from tests.parity.family_converted_cases import CASES, EXPECTED, VOCAB, converted, source_folder
+from tests.parity.family_layouts import NOT_IN_GGUF
+
+VALUES = json.loads(EXPECTED.read_text(encoding="utf-8"))
+REFERENCE = np.load(EXPECTED_FILE)
+# transformers takes LongRoPE's short list for the short prompt, and here the context asked for decides.
+ONE_PROMPT = "phi3_long"
+
+
+def logits(path: Path) -> np.ndarray:
+    checkpoint = open_checkpoint(path)
+    backend = make_backend("native", 1)
+    try:
+        limits = Limits(max_context=256, max_seqs=2, max_batch_tokens=200, max_logit_rows=200)
+        backend.load(checkpoint.config, checkpoint.tensors, KVSpec(dtype="f32"), limits, num_blocks=13)
+        blocks = (12, 3, 9, 0, 5, 7, 1, 11, 2, 4)
+        rows = [
+            backend.logits(backend.forward(token_batch([Rows(ids, 0, blocks)]))).copy()[list(RECORDED)]
+            for ids in prompts(VOCAB)
+        ]
+    finally:
+        backend.close()
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_converted(name: str, tmp_path: Path) -> None:
+    gguf, back = converted(name, tmp_path)
+    assert digests(back, gguf) == VALUES[name]["sha256"], "other bytes than those that were checked: run make parity"
+    count = 1 if name == ONE_PROMPT else 2
+    for path in (gguf, back):
+        np.testing.assert_allclose(logits(path)[:count], REFERENCE[name][:count], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_others_found(name: str) -> None:
+    """transformers: rounding alone. llama.cpp, in deviations of the logits: 1e-3 where GELU comes from its table."""
+    assert VALUES[name]["transformers"]["logits_differ_by"] < 1e-5
+    table = name.startswith(("falcon", "mpt", "gemma"))
+    assert VALUES[name]["llama.cpp"]["logits_differ_by"] < (1e-2 if table else 1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_IN_GGUF))
+def test_what_gguf_cannot_say_is_refused(name: str, tmp_path: Path) -> None:
+    source = source_folder(name, tmp_path)
+    with pytest.raises(UnsupportedError):
+        convert(source, tmp_path / "x.gguf", "gguf", dtype="f32", with_golden=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
