@@ -108,7 +108,7 @@ def _gemma(c: ModelConfig) -> Settings:
     settings = _decoder(c) | {
         "hidden_act": "gelu_pytorch_tanh",
         "hidden_activation": "gelu_pytorch_tanh",
-        "query_pre_attn_scalar": round((c.attention_scale or c.head_dim**-0.5) ** -2, 6),
+        "query_pre_attn_scalar": _whole_if_it_is(round((c.attention_scale or c.head_dim**-0.5) ** -2, 6)),
         "attn_logit_softcapping": c.attention_softcap or None,
         "final_logit_softcapping": c.logit_softcap or None,
         "sliding_window": c.sliding_window or None,
@@ -174,3 +174,8 @@ _SETTINGS: dict[str, Callable[[ModelConfig], Settings]] = {
     "falcon": _falcon,
     "mpt": _mpt,
 }
+
+
+def _whole_if_it_is(value: float) -> int | float:
+    """transformers takes no float where it wants a whole number."""
+    return int(value) if value.is_integer() else value

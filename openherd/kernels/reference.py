@@ -150,10 +150,10 @@ class Reference:
         return scores
 
     def gate(self, activation: Activation, gate: F32, up: F32) -> F32:
-        return (_activated(activation, gate.astype(np.float64)) * up).astype(np.float32)  # [T, F]
+        return (activated(activation, gate.astype(np.float64)) * up).astype(np.float32)  # [T, F]
 
     def activate(self, activation: Activation, x: F32) -> F32:
-        return _activated(activation, x.astype(np.float64)).astype(np.float32)  # [T, F]
+        return activated(activation, x.astype(np.float64)).astype(np.float32)  # [T, F]
 
     def experts(self, x: F32, router: F32, experts: Sequence[ExpertNames]) -> F32:
         out = np.zeros_like(x)
@@ -164,7 +164,7 @@ class Reference:
             total = np.zeros(x.shape[1])
             for e, weight in zip(chosen, weights / weights.sum(), strict=True):
                 gate, up, down = (self._weight(f"{name}.weight") for name in experts[e])
-                total += weight * (down @ (_activated(self._config.activation, gate @ row) * (up @ row)))
+                total += weight * (down @ (activated(self._config.activation, gate @ row) * (up @ row)))
             out[t] = total
         return out  # [T, D]
 
@@ -191,7 +191,7 @@ class Reference:
         return x[self._rows.logit_rows]  # [R, D]
 
 
-def _activated(activation: Activation, x: F64) -> F64:
+def activated(activation: Activation, x: F64) -> F64:
     """silu and gelu as `Ops.activate` says; the tanh approximation is eq. 2 of Hendrycks and Gimpel 2016."""
     if activation == "silu":
         y: F64 = x * np.exp(-np.logaddexp(0.0, -x))

@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 import numpy as np
 
+from openherd.checkpoints import open_checkpoint
 from openherd.config import ModelConfig
 from openherd.engine.protocols import F32, I32, TapSite
 from openherd.engine.sequence import Request
@@ -22,6 +23,7 @@ from openherd.llm.loading import load_model
 from openherd.llm.reading import Reading, read_all
 from openherd.messages import FinishReason
 from openherd.options import EngineOptions
+from openherd.workshop.expert_inputs import ExpertInputs
 from openherd.workshop.importance import F64, Importance
 
 CHUNK_TOKENS = 512
@@ -31,12 +33,11 @@ MAX_CHUNKS = 100
 _STEP_BYTES = 128 << 20
 _MIN_ROWS, _MAX_ROWS = 16, 512
 
-# GGUF's weights of a layer by where their input is tapped; `_exps` are the experts' weights, one on another. An
-# expert's down map reads what that expert alone computes of its own rows, which no tap sees: there is none for it.
+# GGUF's weights of a layer by where their input is tapped.
 _READERS: dict[TapName, tuple[str, ...]] = {
     "qkv_in": ("attn_q", "attn_k", "attn_v", "attn_qkv"),
     "o_in": ("attn_output",),
-    "ffn_in": ("ffn_gate", "ffn_up", "ffn_gate_exps", "ffn_up_exps"),
+    "ffn_in": ("ffn_gate", "ffn_up"),
     "down_in": ("ffn_down",),
 }
 
@@ -53,7 +54,7 @@ def calibrate(
 ) -> Importance:
     """The importance of the GGUF tensors `weights` (shapes by name) for a model file and a text.
 
-    Of a mixture of experts the gate and up maps count by the inputs of all tokens; its down maps have no importance.
+    The maps of an expert count by the tokens that were sent to it.
     A last chunk that is not full is left out unless it is the only one. Raises `InputError` for a text without
     tokens, `EngineError` when the model's activations are not finite numbers.
     """
@@ -64,8 +65,9 @@ def calibrate(
         chunks = chunks_of(model.tokenizer.encode(text), chunk_len, max_chunks)
         sites = tuple(sorted(_sites(model.config)))
         sums: dict[TapSite, F64] = {}
+        experts = ExpertInputs(model.config, open_checkpoint(path).tensors) if model.config.n_experts else None
         for done, chunk in enumerate(chunks):
-            reading = _SquareSums(sites, sums)
+            reading = _SquareSums(sites, sums, experts)
             read_all(driver, [(Request(tuple(chunk), taps=(reading,), generate=False), reading)])
             if reading.finish_reason is not FinishReason.LENGTH:
                 raise EngineError(f"the text could not be read: {reading.error or reading.finish_reason}")
@@ -79,9 +81,12 @@ def calibrate(
             raise EngineError(f"the activations at {site[1]} of layer {site[0]} are not finite numbers")
         for name in _fed_by(site, model.config):
             if name in weights and weights[name][-1] == len(values):
-                # Of all rows for every expert, not of those alone that were sent to it.
-                by_name[name] = np.tile(values, (weights[name][0] if len(weights[name]) == 3 else 1, 1))
+                by_name[name] = values[None]
     counts = {name: np.full(len(sums), num_rows) for name, sums in by_name.items()}
+    for (layer, part), values in experts.sums.items() if experts else ():
+        for stem in ("ffn_down_exps",) if part == "down" else ("ffn_gate_exps", "ffn_up_exps"):
+            if (name := f"blk.{layer}.{stem}.weight") in weights:
+                by_name[name], counts[name] = values, experts.counts[layer]
     return Importance(by_name, counts, (text_name,), len(chunks), chunk_len)
 
 
@@ -98,8 +103,9 @@ class _SquareSums(Reading):
 
     rows: Literal["last", "new", "all"] = "all"
 
-    def __init__(self, sites: tuple[TapSite, ...], sums: dict[TapSite, F64]) -> None:
+    def __init__(self, sites: tuple[TapSite, ...], sums: dict[TapSite, F64], experts: ExpertInputs | None) -> None:
         super().__init__()
+        self._experts = experts
         self.sites = sites
         self._sums = sums
 
@@ -107,6 +113,8 @@ class _SquareSums(Reading):
         for site, rows in hidden.items():
             squares = np.einsum("tk,tk->k", rows, rows, dtype=np.float64)
             self._sums[site] = self._sums[site] + squares if site in self._sums else squares
+            if self._experts is not None and site[1] == "ffn_in":
+                self._experts.add(site[0], rows)
 
 
 def _sites(config: ModelConfig) -> Iterable[TapSite]:
@@ -126,8 +134,6 @@ def _fed_by(site: TapSite, config: ModelConfig) -> Iterable[str]:
 
 def _options(path: Path, threads: int | None) -> EngineOptions:
     """So few rows a step that what the taps keep stays within bounds."""
-    from openherd.checkpoints import open_checkpoint
-
     c = open_checkpoint(path).config
     row_bytes = 4 * c.n_layers * (2 * c.dim + c.q_dim + c.ffn_dim)
     rows = max(_MIN_ROWS, min(_MAX_ROWS, math.floor(_STEP_BYTES / row_bytes)))

@@ -64,7 +64,7 @@ def in_llama_cpp(name: str, file: Path) -> dict[str, Any]:
 
 def main(names: list[str]) -> None:
     values = json.loads(EXPECTED.read_text(encoding="utf-8")) if EXPECTED.exists() else {}
-    for name in names:
+    for name in names:  # each is written at once: an error in one loses no other
         with tempfile.TemporaryDirectory() as folder:
             gguf, back = converted(name, Path(folder))
             sums = digests(back, gguf)
@@ -75,9 +75,9 @@ def main(names: list[str]) -> None:
             if find_spec("llama_cpp"):
                 found["llama.cpp"] = in_llama_cpp(name, gguf)
         values[name] = found
+        ordered = {case: values[case] for case in CASES if case in values}
+        EXPECTED.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
         print(name, {key: value for key, value in found.items() if key != "sha256"}, flush=True)
-    ordered = {name: values[name] for name in CASES if name in values}
-    EXPECTED.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -53,10 +53,15 @@ def test_converted(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_the_others_found(name: str) -> None:
-    """transformers: rounding alone. llama.cpp, in deviations of the logits: 1e-3 where GELU comes from its table."""
-    assert VALUES[name]["transformers"]["logits_differ_by"] < 1e-5
-    table = name.startswith(("falcon", "mpt", "gemma"))
-    assert VALUES[name]["llama.cpp"]["logits_differ_by"] < (1e-2 if table else 1e-4)
+    """transformers: rounding alone, of another order of sums."""
+    assert VALUES[name]["transformers"]["logits_differ_by"] < 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "llama.cpp" in VALUES[name]])
+def test_what_llama_cpp_found(name: str) -> None:
+    """In deviations of the logits; more where its GELU comes from a table of halves."""
+    from_table = name.startswith(("falcon", "mpt", "gemma"))
+    assert VALUES[name]["llama.cpp"]["logits_differ_by"] < (1e-2 if from_table else 1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(NOT_IN_GGUF))

@@ -27,6 +27,9 @@ from openherd.workshop.convert.types import HF_DTYPES, Dtype, type_of
 from openherd.workshop.golden.places import FILE
 
 _CONFIG = "config.json"
+# To these transformers gives a padding token of its own where config.json names none; SmolLM3's lies outside of small
+# vocabularies, and then nothing loads.
+_OWN_PADDING = ("gemma2", "gemma3_text", "phi3", "smollm3")
 _LOCK = ".lock"  # in the partial folder, and gone with it
 
 
@@ -128,6 +131,8 @@ def _made_config(checkpoint: Checkpoint, tensors: list[PlannedTensor], out: Path
     for name, token in (("bos_token_id", spec.bos_id), ("eos_token_id", spec.eos_id), ("pad_token_id", spec.pad_id)):
         if token is not None:
             settings[name] = token
+    if spec.pad_id is None and settings["model_type"] in _OWN_PADDING:
+        settings["pad_token_id"] = None
     return settings
 
 

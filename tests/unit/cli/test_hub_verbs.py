@@ -81,7 +81,7 @@ def test_a_safetensors_repository_is_pulled_and_run(hub: StandInHub, capsys: pyt
     assert main(["pull", "hf:o/llama", "--context", "64", "--json"]) == 0
     pulled = Path(document(capsys)["path"])
     assert pulled != source
-    options = ["--max-tokens", "5", "--context", "64", "--threads", "1", "--offline", "--json"]
+    options = ["--temperature", "0", "--max-tokens", "5", "--context", "64", "--threads", "1", "--offline", "--json"]
     answers = []
     for prompt in (["-p", "All human beings"], ["-p", "All human beings", "--chat"]):
         for model in ("hf:o/llama", str(pulled), str(source)):

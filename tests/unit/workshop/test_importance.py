@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 
 from openherd.checkpoints import open_checkpoint
+from openherd.config import ModelConfig
 from openherd.errors import FormatError, InputError
 from openherd.quant.dequantize import dequantize
 from openherd.tokenizers import Tokenizer
 from openherd.workshop.calibrate import calibrate, chunks_of
+from openherd.workshop.expert_inputs import ExpertInputs
 from openherd.workshop.importance import Importance, read_importance, write_importance
 from openherd.workshop.quantize.run import QuantizeOptions, Text, run_quantize
-from tests.checkpoint_files import DIM, FFN, LAYERS, GGUFFile, entry, text, u32
-from tests.unit.workshop.golden_models import model
+from tests.checkpoint_files import DIM, FFN, LAYERS, GGUFFile, entry, text
+from tests.parity.random_llama import float_tensor
+from tests.unit.workshop.golden_models import EXPERTS, model
 from tests.unit.workshop.importance_file import importance_file
 from tests.unit.workshop.quiet import Quiet
 
-EXPERTS = 4
 WORDS = "hello world, this is a text to be read through the model; hello again\n"
 
 
@@ -58,36 +60,49 @@ def test_the_sums_do_not_depend_on_threads(gathered: Importance, tiny_model: Pat
     np.testing.assert_array_equal(again.sums["blk.1.ffn_down.weight"], gathered.sums["blk.1.ffn_down.weight"])
 
 
-def mixture(path: Path) -> Path:
-    """Four experts in each layer, two of which see a token."""
-    file = model()
-    rng = np.random.default_rng(3)
-    for i in range(LAYERS):
-        for part in ("gate", "up", "down"):
-            file = file.without(f"blk.{i}.ffn_{part}.weight")
-            shape = (EXPERTS, DIM, FFN) if part == "down" else (EXPERTS, FFN, DIM)
-            values = 0.2 * rng.standard_normal(shape, np.float32)
-            file.tensors.append(entry(f"blk.{i}.ffn_{part}_exps.weight", values))
-        router = rng.standard_normal((EXPERTS, DIM), np.float32)
-        file.tensors.append(entry(f"blk.{i}.ffn_gate_inp.weight", router))
-    file.keys |= {"llama.expert_count": u32(EXPERTS), "llama.expert_used_count": u32(2)}
-    path.write_bytes(file.build())
-    return path
-
-
 def test_a_mixture_of_experts(tmp_path: Path) -> None:
-    """Gate and up maps of every expert count by the inputs of all tokens; down maps are not weighted."""
-    source, out, matrix = mixture(tmp_path / "mixture.gguf"), tmp_path / "out.gguf", tmp_path / "matrix.gguf"
+    """The maps of an expert count by its own tokens: of one layer, computed once more by the slow reference."""
+    source, out, matrix = (tmp_path / f"{name}.gguf" for name in ("mixture", "out", "matrix"))
+    source.write_bytes(model(experts=True).build())
     options = QuantizeOptions("Q4_0", calibrate=Text("words.txt", WORDS), importance=matrix, golden=False, threads=2)
     run_quantize(str(source), out, options, offline=True, progress=Quiet())
     found = read_importance(matrix)
     layer = {name.split(".")[2]: sums for name, sums in found.sums.items() if name.startswith("blk.1.")}
-    assert layer.keys() == {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_exps", "ffn_up_exps"}
+    experts = {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}
+    assert layer.keys() == {"attn_q", "attn_k", "attn_v", "attn_output", *experts}
     assert layer["attn_q"].shape == (1, DIM)
     assert layer["ffn_up_exps"].shape == layer["ffn_gate_exps"].shape == (EXPERTS, DIM)
-    assert (layer["ffn_up_exps"] == layer["ffn_up_exps"][0]).all()
-    assert found.counts["blk.1.ffn_up_exps.weight"].tolist() == found.counts["blk.1.attn_q.weight"].tolist() * EXPERTS
+    np.testing.assert_array_equal(layer["ffn_up_exps"], layer["ffn_gate_exps"])
+    assert layer["ffn_down_exps"].shape == (EXPERTS, FFN)
+    (tokens,) = found.counts["blk.1.attn_q.weight"]
+    counts = [found.counts[f"blk.1.{stem}.weight"].tolist() for stem in sorted(experts)]
+    assert counts[0] == counts[1] == counts[2]
+    assert sum(counts[0]) == 2 * tokens
+    assert len(set(counts[0])) > 1, "experts get different tokens"
     assert open_checkpoint(out).config.n_experts == EXPERTS
+
+
+def test_each_expert_reads_its_own_rows() -> None:
+    """Against float64, one row at a time."""
+    rng = np.random.default_rng(5)
+    config = ModelConfig("llama", 8, 1, 1, 1, 8, 6, 9, 9, n_experts=3, n_experts_per_token=2)
+    shapes = {"gate": (3, 8)} | {f"experts.{e}.{w}": (6, 8) for e in range(3) for w in ("w1", "w3")}
+    values = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    tensors = {f"model.layers.0.block_sparse_moe.{name}.weight": float_tensor(name, v) for name, v in values.items()}
+    rows = rng.standard_normal((20, 8), np.float32)
+    inputs = ExpertInputs(config, tensors)
+    inputs.add(0, rows[:7])
+    inputs.add(0, rows[7:])
+    down, own, counts = np.zeros((3, 6)), np.zeros((3, 8)), np.zeros(3)
+    for row in rows.astype(np.float64):
+        for e in np.argsort(-(values["gate"] @ row))[:2]:
+            gate = values[f"experts.{e}.w1"] @ row
+            down[e] += (gate / (1 + np.exp(-gate)) * (values[f"experts.{e}.w3"] @ row)) ** 2
+            own[e] += row**2
+            counts[e] += 1
+    np.testing.assert_array_equal(inputs.counts[0], counts)
+    np.testing.assert_allclose(inputs.sums[0, "in"], own, rtol=1e-5)
+    np.testing.assert_allclose(inputs.sums[0, "down"], down, rtol=1e-4)
 
 
 def test_file(gathered: Importance, tmp_path: Path) -> None:
