@@ -83,10 +83,10 @@ def calibrate(
             if name in weights and weights[name][-1] == len(values):
                 by_name[name] = values[None]
     counts = {name: np.full(len(sums), num_rows) for name, sums in by_name.items()}
-    for (layer, part), values in experts.sums.items() if experts else ():
-        for stem in ("ffn_down_exps",) if part == "down" else ("ffn_gate_exps", "ffn_up_exps"):
-            if (name := f"blk.{layer}.{stem}.weight") in weights:
-                by_name[name], counts[name] = values, experts.counts[layer]
+    if experts is not None:
+        for name, values, rows in experts.by_weight():
+            if name in weights:
+                by_name[name], counts[name] = values, rows
     return Importance(by_name, counts, (text_name,), len(chunks), chunk_len)
 
 

@@ -6,6 +6,8 @@ with the weights that the file has. That takes a few times as long as the engine
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +22,7 @@ _CHUNK_VALUES = 16 << 20  # of a weight at a time, as float32
 
 
 class ExpertInputs:
-    """Sums of squares by (layer, GGUF's part): [E, K]; `counts` are the rows that each expert of a layer got."""
+    """Sums of squares by layer and by "in" or "down": [E, K]; `counts` are the rows that each expert of a layer got."""
 
     def __init__(self, config: ModelConfig, tensors: TensorSource) -> None:
         self._config = config
@@ -41,6 +43,12 @@ class ExpertInputs:
                 inputs[expert] += _squares(own)
                 hidden[expert] += self._squares_within(layer, expert, own)
                 counts[expert] += len(own)
+
+    def by_weight(self) -> Iterator[tuple[str, F64, F64]]:
+        """(GGUF's name of a weight, its sums, the rows that were summed)."""
+        for (layer, part), sums in self.sums.items():
+            for stem in ("ffn_down_exps",) if part == "down" else ("ffn_gate_exps", "ffn_up_exps"):
+                yield f"blk.{layer}.{stem}.weight", sums, self.counts[layer]
 
     def _chosen(self, layer: int, rows: F32) -> NDArray[np.int64]:
         """[T, k]: the experts of each row, ties to the lowest."""

@@ -21,11 +21,20 @@ SEARCH_REVISION = 1
 MAX_HASHED_BYTES = 2 << 30
 
 
-def recipe(source: Source, mix: Mix, planned: Sequence[PlannedTensor], importance: Importance | None) -> dict[str, Any]:
+def digest_of(source: Source) -> str | None:
+    """What names the source beyond its name; None for many files and for a large one."""
+    if len(source.files) == 1 and source.nbytes <= MAX_HASHED_BYTES:
+        return sha256_of(source.files[0])
+    return None
+
+
+def recipe(
+    source: Source, digest: str | None, mix: Mix, planned: Sequence[PlannedTensor], importance: Importance | None
+) -> dict[str, Any]:
     """JSON values only. File names are given without their folders."""
     made_from: dict[str, Any] = {"name": source.name, "types": _counts(t.type.name for t in source.tensors)}
-    if len(source.files) == 1 and source.nbytes <= MAX_HASHED_BYTES:
-        made_from["sha256"] = sha256_of(source.files[0])
+    if digest is not None:
+        made_from["sha256"] = digest
     return {
         "openherd": __version__,
         "search": SEARCH_REVISION,

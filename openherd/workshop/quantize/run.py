@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -21,7 +22,7 @@ from openherd.workshop.golden.places import KEY, golden_of
 from openherd.workshop.golden.record import record
 from openherd.workshop.importance import Importance, read_importance, write_importance
 from openherd.workshop.quantize.mixes import find_mix
-from openherd.workshop.quantize.recipe import recipe, recipe_keys
+from openherd.workshop.quantize.recipe import digest_of, recipe, recipe_keys
 from openherd.workshop.quantize.report import Evaluation, Report
 from openherd.workshop.quantize.source import Source, open_source
 from openherd.workshop.quantize.tensors import TensorQuantizer
@@ -61,14 +62,14 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
     started = perf_counter()
     source = open_source(resolve(ref, offline=offline, progress=progress))
     _check(source, out, options)
-    importance = _importance(source, options, progress)
-
-    quantizer = TensorQuantizer(mix, source.shape, importance, options.threads)
-    planned = [quantizer.plan(tensor) for tensor in source.tensors]
-    document = recipe(source, mix, planned, importance)
-    keys = {**source.keys, **recipe_keys(mix, document, importance)}
-    if options.golden:
-        keys[KEY] = _golden(source, options, progress)
+    with ThreadPoolExecutor(1) as beside:
+        digest = beside.submit(digest_of, source)  # half a second for each gigabyte, while others work
+        importance = _importance(source, options, progress)
+        quantizer = TensorQuantizer(mix, source.shape, importance, options.threads)
+        planned = [quantizer.plan(tensor) for tensor in source.tensors]
+        golden = {KEY: _golden(source, options, progress)} if options.golden else {}
+        document = recipe(source, digest.result(), mix, planned, importance)
+    keys = {**source.keys, **recipe_keys(mix, document, importance), **golden}
     progress.say(f"quantising {source.name} to {mix.name}")
     try:
         write_gguf(out, keys, planned, progress=_shown(progress))
