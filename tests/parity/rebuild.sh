@@ -15,6 +15,8 @@ done
 echo make_converted
 # LLAMA_CPP_CONVERTER: llama.cpp's convert_hf_to_gguf.py; without it the file that it made is not rebuilt.
 "$python" tests/parity/make_converted.py ${LLAMA_CPP_CONVERTER:+"$LLAMA_CPP_CONVERTER"}
+echo make_family_converted
+"$python" tests/parity/make_family_converted.py
 echo make_tokenizer_cases
 "$python" tests/parity/make_tokenizer_cases.py
 echo make_reference_ids

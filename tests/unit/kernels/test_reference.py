@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from openherd.config import ModelConfig
 from openherd.engine.model import forward
-from openherd.kernels.reference import Reference, has_bias
+from openherd.kernels.reference import Reference
 from tests.parity.batches import Rows, token_batch
 from tests.parity.llama_cases import PLAIN, SEED
 from tests.parity.random_llama import RandomUniform, random_weights
@@ -71,8 +71,8 @@ def test_norm_of_zeros_is_zero() -> None:
 
 def test_biases_are_those_the_config_declares() -> None:
     attention = replace(PLAIN, qkv_bias=True)
-    assert has_bias(attention, "model.layers.0.self_attn.k_proj")
-    assert not has_bias(attention, "model.layers.0.self_attn.o_proj")
-    assert has_bias(replace(PLAIN, o_bias=True), "model.layers.0.self_attn.o_proj")
-    assert has_bias(replace(PLAIN, mlp_bias=True), "model.layers.0.mlp.down_proj")
-    assert not has_bias(replace(PLAIN, mlp_bias=True, qkv_bias=True, o_bias=True), "lm_head")
+    assert attention.has_bias("model.layers.0.self_attn.k_proj")
+    assert not attention.has_bias("model.layers.0.self_attn.o_proj")
+    assert replace(PLAIN, o_bias=True).has_bias("model.layers.0.self_attn.o_proj")
+    assert replace(PLAIN, mlp_bias=True).has_bias("model.layers.0.mlp.down_proj")
+    assert not replace(PLAIN, mlp_bias=True, qkv_bias=True, o_bias=True).has_bias("lm_head")
