@@ -60,6 +60,10 @@ test-train: $(STAMPS)/dev
 	@$(BIN)/herd pull >/dev/null
 	@OPENHERD_FULL_TESTS=1 $(BIN)/python -m pytest tests/train --timeout=3600 $(ARGS)
 
+.PHONY: demo-train
+demo-train: $(STAMPS)/dev
+	@HERD=$(BIN)/herd sh recipes/demo_train.sh $(ARGS)
+
 .PHONY: clients
 clients: $(STAMPS)/dev $(STAMPS)/clients
 	@$(BIN)/herd pull >/dev/null
