@@ -1,7 +1,7 @@
 """The recipe of a run: every choice that training makes, in frozen dataclasses that each own their defaults.
 
-A recipe is written as TOML (`recipe_file`) or given as flags of the same names, and `presets.resolve` fills what is left
-to be derived: 0, 0.0 or "" in a field whose help says so. Keys are written `section.name` in errors, as in
+A recipe is written as TOML (`recipe_file`) or given as flags of the same names, and `presets.resolve` fills what is
+left to be derived: 0, 0.0 or "" in a field whose help says so. Keys are written `section.name` in errors, as in
 `optimizer.learning_rate`; no two sections share a name, so that each is one flag.
 
 Not covered: which keys go together, which `recipe_checks` knows.
@@ -172,8 +172,8 @@ class RunRecipe:
 
 @dataclass(frozen=True, slots=True)
 class LoraRecipe:
-    """Low-rank adaptation (Hu et al. 2021) of frozen weights, which may be in blocks of few bits (QLoRA, Dettmers et al.
-    2023)."""
+    """Low-rank adaptation (Hu et al. 2021) of frozen weights, which may lie in blocks of few bits (QLoRA, Dettmers et
+    al. 2023)."""
 
     rank: int = 0
     """Rank of the update of each matrix; 0: train all weights."""
