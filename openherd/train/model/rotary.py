@@ -1,0 +1,54 @@
+"""Rotary position embeddings on tensors, from the engine's own tables of frequencies.
+
+Legend: B rows, T positions, H heads, hd values of a head, d of them rotated.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from openherd.config import ModelConfig
+from openherd.kernels.rope import for_context, rotary_tables
+
+Turn = tuple[Tensor, Tensor]  # cosines and sines, both halves: [1 or B, T, 1, d] float32
+
+
+@lru_cache(maxsize=8)
+def turns(config: ModelConfig, length: int, device: torch.device) -> tuple[Turn, ...]:
+    """Cosines and sines of positions 0 to length - 1, for each of the model's tables; angles are float64.
+
+    LongRoPE takes its long list where rows are longer than the original context, as the papers' code does.
+    """
+    return tuple(_turn(frequencies, scale, length, device) for frequencies, scale in _tables(config, length))
+
+
+def _tables(config: ModelConfig, length: int) -> list[tuple[np.ndarray, float]]:
+    return rotary_tables(for_context(config, length))
+
+
+def _turn(frequencies: np.ndarray, scale: float, length: int, device: torch.device) -> Turn:
+    angles = np.arange(length)[:, None] * np.concatenate([frequencies, frequencies])  # [T, d]
+    cos, sin = (
+        torch.from_numpy((f(angles) * scale).astype(np.float32)).to(device)[None, :, None] for f in (np.cos, np.sin)
+    )
+    return cos, sin
+
+
+def at_positions(turn: Turn, positions: Tensor) -> Turn:
+    """The turns of `positions`, [B, T]."""
+    cos, sin = (table[0][positions] for table in turn)
+    return cos, sin
+
+
+def rotate(heads: Tensor, turn: Turn) -> Tensor:
+    """Each head [B, T, H, hd] turned by its position, halves of its first d values paired (Su et al. 2021, eq. 34)."""
+    cos, sin = turn
+    d = cos.shape[-1]
+    x = heads[..., :d].float()
+    left, right = x.chunk(2, dim=-1)
+    turned = (x * cos + torch.cat((-right, left), dim=-1) * sin).to(heads.dtype)
+    return turned if d == heads.shape[-1] else torch.cat((turned, heads[..., d:]), dim=-1)
