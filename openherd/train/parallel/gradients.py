@@ -1,0 +1,40 @@
+"""The part of the gradients' norm that one process adds to the sum over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+
+def sum_of_squares(parameters: Iterable[nn.Parameter], device: torch.device) -> Tensor:
+    """This process's share of the sum of squared gradients, in float64: shares of all processes add up to the whole.
+
+    A gradient that n processes hold alike counts as a part in n in each of them.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            norm = torch.linalg.vector_norm(local_part(parameter.grad), dtype=torch.float32)
+            total += norm.double().square() / num_copies(parameter.grad)
+    return total
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, sharded or whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def num_copies(tensor: Tensor) -> int:
+    """How many processes hold each element of `tensor`."""
+    if not isinstance(tensor, DTensor):
+        return dist.get_world_size() if dist.is_initialized() else 1
+    mesh = tensor.device_mesh
+    held = [mesh.size(dim) for dim, placement in enumerate(tensor.placements) if placement.is_shard()]
+    shards = 1
+    for size in held:
+        shards *= size
+    return dist.get_world_size() // shards
