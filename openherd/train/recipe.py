@@ -132,7 +132,7 @@ class RunRecipe:
     rows_per_step: int = 0
     """Rows that one update learns from, on all devices together; for dpo pairs, for grpo answers. 0: derived."""
     micro_rows: int = 0
-    """Rows computed at once on a device: less memory, not another result. 0: derived."""
+    """Rows computed at once on a device, a pair of dpo being two: less memory, not another result. 0: derived."""
     seed: int = 0
     """Seed of new weights, of the order of the data and of samples."""
     dtype: Dtype = ""
@@ -145,6 +145,8 @@ class RunRecipe:
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     threads: int = 0
     """Compute threads; 0: one for each core this process may use."""
+    tensor_parallel: int = 1
+    """Processes that share each matrix, of those that torchrun starts."""
     log_every: int = 1
     """Steps between lines of the log."""
     eval_every: int = 0
@@ -165,6 +167,7 @@ class RunRecipe:
             _whole(f"run.{name}", getattr(self, name), 0, _MAX_COUNT)
         _whole("run.seed", self.seed, 0, 2**63 - 1)
         _whole("run.threads", self.threads, 0, 1024)
+        _whole("run.tensor_parallel", self.tensor_parallel, 1, 1024)
         _whole("run.log_every", self.log_every, 1, _MAX_COUNT)
         _whole("run.keep", self.keep, 1, _MAX_COUNT)
         _number("run.spike_factor", self.spike_factor, 0.0, 1e9)

@@ -122,6 +122,8 @@ def _types(section: str) -> dict[str, Any]:
 
 
 def _unknown(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    if _table_of(name):
+        return "is no key here"
     near = next(iter(difflib.get_close_matches(name[:80], known, n=1, cutoff=0.65)), None)
     guess = f"did you mean {near}?" if near else f"there are {', '.join(known)}"
     return f"is no key of a recipe; {guess}"
