@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from openherd.checkpoints.source import U8, Tensor
+from openherd.config import ModelConfig
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
 from openherd.engine.sequence import Request
@@ -39,16 +40,22 @@ class Generated:
 
 
 class Generation:
-    """The engine on the weights that `model` has now; later updates do not reach it. Use it in a `with`."""
+    """The engine on the weights that a model has now; later updates do not reach it. Use it in a `with`."""
 
     def __init__(
-        self, model: Decoder, *, context: int, stop_ids: Sequence[int] = (), threads: int | None = None
+        self,
+        config: ModelConfig,
+        weights: PresentWeights,
+        *,
+        context: int,
+        stop_ids: Sequence[int] = (),
+        threads: int | None = None,
     ) -> None:
         """`context`: most tokens of prompt and answer. Raises `CapacityError` where memory does not suffice."""
         backend = make_backend("native", threads)
         options = EngineOptions(context=context, threads=threads, kv_dtype="f32")
         try:
-            self._engine = Engine(backend, model.config, PresentWeights(model), options=options, stop_ids=stop_ids)
+            self._engine = Engine(backend, config, weights, options=options, stop_ids=stop_ids)
         except BaseException:
             backend.close()
             raise
@@ -83,7 +90,10 @@ class Generation:
 
 
 class PresentWeights(Mapping[str, Tensor]):
-    """A model's weights as the engine reads files: canonical names, LoRA merged, float32, bfloat16 or float16."""
+    """A model's weights as the engine reads files: canonical names, LoRA merged, float32, bfloat16 or float16.
+
+    Of a model in parts every process must make it, as the parts are brought together.
+    """
 
     def __init__(self, model: Decoder) -> None:
         self._tensors = {name: _as_tensor(name, tensor.detach().cpu()) for name, tensor in named_tensors(model)}

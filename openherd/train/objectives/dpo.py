@@ -51,7 +51,7 @@ class Dpo:
         rows = self._order.rows(step)
         pairs, each = share_of(len(rows.token_ids) // 2, rank, world, of="pairs"), max(1, micro_rows // 2)
         return [
-            Batch.from_arrays(rows.part(2 * first, 2 * min(first + each, pairs.stop)))
+            Batch.from_arrays(rows.part(2 * first, 2 * min(first + each, pairs.stop)).trimmed())
             for first in range(pairs.start, pairs.stop, each)
         ]
 

@@ -27,10 +27,12 @@ from torch import Tensor
 
 from openherd.errors import OptionError
 from openherd.options import SamplingParams
-from openherd.train.batch import PADDING, Batch
-from openherd.train.generation import Generated, Generation
+from openherd.train.batch import Batch
+from openherd.train.generation import Generated, Generation, PresentWeights
 from openherd.train.loss import token_logprobs
 from openherd.train.objectives.objective import StepLoss, share_of
+from openherd.train.order import shuffled
+from openherd.train.packing import PackedRows
 
 if TYPE_CHECKING:
     from openherd.tokenizers import Tokenizer
@@ -89,21 +91,17 @@ class RolloutBatch(Batch):
     @classmethod
     def of(cls, rollouts: Sequence[Rollout]) -> RolloutBatch:
         """Rows are as long as the longest; what fills the others is padding."""
-        shape = len(rollouts), max(len(r.prompt_ids) + len(r.answer.token_ids) for r in rollouts) - 1
-        token_ids, targets = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        weights, old = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        documents, positions = np.full(shape, PADDING), np.tile(np.arange(shape[1]), (shape[0], 1))
+        width = max(len(r.prompt_ids) + len(r.answer.token_ids) for r in rollouts) - 1
+        rows, old = PackedRows.empty(len(rollouts), width), np.zeros((len(rollouts), width), np.float32)
         for row, rollout in enumerate(rollouts):
-            ids = [*rollout.prompt_ids, *rollout.answer.token_ids]
-            end, start = len(ids) - 1, len(rollout.prompt_ids) - 1
-            token_ids[row, :end], targets[row, start:end] = ids[:-1], ids[start + 1 :]
-            documents[row, :end], positions[row, end:] = 0, np.arange(shape[1] - end)
-            weights[row, start:end], old[row, start:end] = 1, rollout.answer.logprobs
-        rewards, advantages = ([getattr(r, name) for r in rollouts] for name in ("reward", "advantage"))
+            ids = np.array([*rollout.prompt_ids, *rollout.answer.token_ids], np.int32)
+            end = rows.place(row, 0, ids, (np.arange(len(ids)) >= len(rollout.prompt_ids)).astype(np.uint8))
+            old[row, len(rollout.prompt_ids) - 1 : end] = rollout.answer.logprobs
+        batch = Batch.from_arrays(rows)
         return cls(
-            *map(torch.from_numpy, (token_ids, positions, documents, targets, weights)),
-            rewards=torch.tensor(rewards, dtype=torch.float32),
-            advantages=torch.tensor(advantages, dtype=torch.float32),
+            **{each.name: getattr(batch, each.name) for each in fields(batch)},
+            rewards=torch.tensor([rollout.reward for rollout in rollouts], dtype=torch.float32),
+            advantages=torch.tensor([rollout.advantage for rollout in rollouts], dtype=torch.float32),
             old_logprobs=torch.from_numpy(old),
         )
 
@@ -160,7 +158,7 @@ class Grpo:
         """The step's prompts, each epoch a new shuffle of all of them: a function of (seed, step) alone."""
         count, each = len(self._prompts), self._settings.answers_per_step // self._settings.group
         return [
-            int(_shuffle(self._settings.seed, at // count, count)[at % count])
+            int(shuffled(count, self._settings.seed, "prompts", at // count)[at % count])
             for at in range(step * each, (step + 1) * each)
         ]
 
@@ -179,7 +177,10 @@ class Grpo:
         ]
         context = max(len(prompt.ids) for prompt in prompts) + settings.max_new_tokens
         stops = sorted(self._tokenizer.stop_ids)
-        with Generation(self._model, context=context, stop_ids=stops, threads=settings.threads) as generation:
+        weights = PresentWeights(self._model)
+        with Generation(
+            self._model.config, weights, context=context, stop_ids=stops, threads=settings.threads
+        ) as generation:
             groups = generation.answers([prompt.ids for prompt in prompts], params)
         rewarded = (self._rewarded(prompt, group) for prompt, group in zip(prompts, groups, strict=True))
         return [rollout for group in rewarded for rollout in group]
@@ -210,10 +211,6 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """An estimate of KL(pi || ref) from one token that is never negative (Schulman 2020, "Approximating KL")."""
     difference = reference - logprobs
     return difference.exp() - difference - 1
-
-
-def _shuffle(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
 def _draw_seed(seed: int, step: int, place: int) -> int:

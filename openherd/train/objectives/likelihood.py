@@ -31,7 +31,7 @@ class Likelihood:
         rows = self._order.rows(step)
         share = share_of(len(rows.token_ids), rank, world, of="rows")
         return [
-            Batch.from_arrays(rows.part(start, min(start + micro_rows, share.stop)))
+            Batch.from_arrays(rows.part(start, min(start + micro_rows, share.stop)).trimmed())
             for start in range(share.start, share.stop, micro_rows)
         ]
 

@@ -17,6 +17,7 @@ Not covered: rewards between 0 and 1, sums of rewards, rewards that run a progra
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
@@ -109,10 +110,8 @@ def _start(grammar: Grammar) -> Constraint:
 
 def _last_number(text: str) -> Decimal | None:
     """Thousands may be parted by commas. None where there is no number, or one of more digits than any answer has."""
-    found = None
-    for found in _NUMBER.finditer(text):
-        pass
-    digits = found[0].replace(",", "") if found else ""
+    last = deque(_NUMBER.finditer(text), maxlen=1)
+    digits = last[0][0].replace(",", "") if last else ""
     return Decimal(digits) if 0 < len(digits) <= _MAX_DIGITS else None
 
 
