@@ -72,4 +72,5 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         tensors = (self.token_ids, self.positions, self.documents, self.targets, self.weights)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), layout=self.layout)
+        ids, positions, documents, targets, weights = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return Batch(ids, positions, documents, targets, weights, self.layout)

@@ -113,7 +113,7 @@ def make_leaf(
     if len(shape) == 1:
         return Norm(shape[0], config.norm_eps, bias=bias, dtype=dtype, device=device)
     if path == "model.embed_tokens":
-        return Embedding(*shape, dtype=dtype, device=device)
+        return Embedding(shape[0], shape[1], dtype=dtype, device=device)
     return Linear(shape[1], shape[0], bias=bias, dtype=dtype, device=device)
 
 

@@ -36,8 +36,8 @@ class FlexAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, T, hd], k and v [B, K, T, hd] -> [B, H, T, hd]."""
-        kernel = _compiled() if q.is_cuda else flex_attention  # a CPU has only the slow meaning of it: for tests
-        return kernel(
+        kernel: Any = _compiled() if q.is_cuda else flex_attention  # a CPU has only the slow meaning of it: for tests
+        out: Tensor = kernel(
             q,
             k,
             v,
@@ -46,6 +46,7 @@ class FlexAttention:
             scale=self._config.attention_scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
+        return out
 
 
 @cache

@@ -9,33 +9,39 @@ norms are computed in float32 and rounded once. That is what `torch.autocast` do
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Linear(nn.Linear):
-    """x W^T (+ b) + what an adapter adds. The weights are not set here, but by `initial` or `loading`."""
+class Adaptable(nn.Module):
+    """A linear map to which `lora.add_lora` may give the two halves of an adapter."""
 
+    lora_A: nn.Linear  # noqa: N815 (named as in PEFT)
+    lora_B: nn.Linear  # noqa: N815
     adapter_scale: float = 1.0
     adapter_on: bool = True
+
+    @property
+    def has_adapter(self) -> bool:
+        return "lora_A" in self._modules
+
+    def adapted(self, x: Tensor, y: Tensor) -> Tensor:
+        """y + scale * B (A x) (Hu et al. 2021, eq. 3), y the map's own value for x."""
+        if not (self.has_adapter and self.adapter_on):
+            return y
+        return torch.add(y, self.lora_B(self.lora_A(x)), alpha=self.adapter_scale)
+
+
+class Linear(Adaptable, nn.Linear):
+    """x W^T (+ b) + what an adapter adds. The weights are not set here, but by `initial` or `loading`."""
 
     def reset_parameters(self) -> None:
         """Nothing: see the class."""
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return adapted(self, x, functional.linear(x, self.weight.to(x.dtype), bias))
-
-
-def adapted(leaf: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """y + scale * B (A x), where `lora.add_lora` has given the leaf its A and B (Hu et al. 2021, eq. 3)."""
-    if not leaf.adapter_on or "lora_A" not in leaf._modules:
-        return y
-    low_rank = cast(nn.Module, leaf.lora_B)(cast(nn.Module, leaf.lora_A)(x))
-    return torch.add(y, low_rank, alpha=cast(float, leaf.adapter_scale))
+        return self.adapted(x, functional.linear(x, self.weight.to(x.dtype), bias))
 
 
 class Embedding(nn.Embedding):

@@ -1,0 +1,177 @@
+"""Negative log-likelihood of a batch's targets without ever holding logits of all its tokens.
+
+Logits of 4,096 tokens over a vocabulary of 128,256 are 2 GB in float32, and their gradient as much again. Here they
+exist for a chunk of tokens at a time. `nll_sum` finishes a chunk's gradient while its logits are there, as Liger's
+fused loss does (Hsu et al. 2024): what comes from outside is one factor for all of it, so nothing is computed twice.
+`token_logprobs`, whose gradient comes token by token, computes logits again in the backward pass. Log-probabilities and
+sums are float32.
+
+Legend: B rows, T positions, N tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from openherd.config import ModelConfig
+from openherd.train.batch import Batch
+from openherd.train.model.decoder import Decoder
+
+_CHUNK_LOGITS = 1 << 24  # of a chunk: 64 MiB in float32
+
+
+def nll_sum(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0) -> Tensor:
+    """The sum of weight * -log p(target), a float32 scalar, of final hidden states [B, T, D].
+
+    `chunk` tokens at a time; 0: as many as make 16 million logits.
+    """
+    rows = _learnt(hidden, batch)
+    return cast(Tensor, _NllSum.apply(*rows, model.head.weight, _Head.of(model, chunk)))
+
+
+def token_logprobs(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0) -> Tensor:
+    """log p(target) of each position, [B, T] float32, 0 where the weight is 0."""
+    rows, targets, weights = _learnt(hidden, batch)
+    logprobs = cast(Tensor, _LogProbs.apply(rows, targets, model.head.weight, _Head.of(model, chunk)))
+    out = torch.zeros_like(batch.weights)
+    return out.masked_scatter(batch.weights != 0, logprobs) if len(weights) < out.numel() else logprobs.view_as(out)
+
+
+def _learnt(hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states, targets and weights of the positions whose weight is not 0: [N, D], [N], [N]."""
+    rows, targets, weights = hidden.flatten(0, 1), batch.targets.flatten(), batch.weights.flatten()
+    if batch.layout.num_learnt == weights.numel():
+        return rows, targets, weights
+    places = weights.nonzero().squeeze(1)
+    return rows[places], targets[places], weights[places]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """How hidden states become logits, and how many tokens at a time."""
+
+    scale: float
+    cap: float
+    chunk: int
+
+    @classmethod
+    def of(cls, model: Decoder, chunk: int) -> _Head:
+        c: ModelConfig = model.config
+        return cls(c.logit_scale, c.logit_softcap, chunk or max(1, _CHUNK_LOGITS // c.vocab_size))
+
+    def logits(self, rows: Tensor, weight: Tensor) -> Tensor:
+        """[N, D] -> [N, V] float32."""
+        logits = (rows @ weight.t()).float()
+        if self.scale != 1.0:
+            logits *= self.scale
+        return torch.tanh(logits / self.cap).mul_(self.cap) if self.cap else logits
+
+    def to_product(self, grad: Tensor, logits: Tensor) -> Tensor:
+        """The gradient of the logits as that of the product of hidden state and weight, in place."""
+        if self.cap:
+            grad *= 1 - (logits / self.cap).square()
+        return grad.mul_(self.scale) if self.scale != 1.0 else grad
+
+    def chunks(self, n: int) -> list[slice]:
+        return [slice(start, start + self.chunk) for start in range(0, n, self.chunk)]
+
+
+class _NllSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, weights: Tensor, weight: Tensor, head: _Head) -> Tensor:
+        grads = _Gradients.of(ctx, rows, weight, weight_input=3)
+        cast_weight = weight.to(rows.dtype)
+        total = torch.zeros((), dtype=torch.float32, device=rows.device)
+        for part in head.chunks(len(rows)):
+            logits = head.logits(rows[part], cast_weight)
+            losses = torch.logsumexp(logits, dim=-1) - _at(logits, targets[part])
+            total += torch.dot(losses, weights[part])
+            if grads.wanted:
+                grads.add(part, _softmax_grad(logits, targets[part], weights[part], head), cast_weight)
+        ctx.grads = grads
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        of_rows, of_weight = ctx.grads.scaled(outer[0])
+        ctx.grads = None
+        return of_rows, None, None, of_weight, None
+
+
+class _LogProbs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, targets: Tensor, weight: Tensor, head: _Head) -> Tensor:
+        ctx.save_for_backward(rows, targets, weight)
+        ctx.head = head
+        cast_weight = weight.to(rows.dtype)
+        out = torch.empty(len(rows), dtype=torch.float32, device=rows.device)
+        for part in head.chunks(len(rows)):
+            logits = head.logits(rows[part], cast_weight)
+            out[part] = _at(logits, targets[part]) - torch.logsumexp(logits, dim=-1)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        rows, targets, weight = ctx.saved_tensors
+        grads = _Gradients.of(ctx, rows, weight, weight_input=2)
+        cast_weight = weight.to(rows.dtype)
+        for part in ctx.head.chunks(len(rows)):
+            logits = ctx.head.logits(rows[part], cast_weight)
+            grads.add(part, _softmax_grad(logits, targets[part], -outer[0][part], ctx.head), cast_weight)
+        return grads.rows, None, grads.in_weights_type(weight), None
+
+
+def _at(logits: Tensor, targets: Tensor) -> Tensor:
+    """The logit of each row's target, [N]."""
+    return logits.gather(1, targets[:, None]).squeeze(1)
+
+
+def _softmax_grad(logits: Tensor, targets: Tensor, factors: Tensor, head: _Head) -> Tensor:
+    """The gradient of sum(factor * -log p(target)) with respect to the product of hidden states and weight, [N, V]."""
+    grad = logits.softmax(dim=-1)
+    grad[torch.arange(len(targets), device=targets.device), targets] -= 1
+    grad *= factors[:, None]
+    return head.to_product(grad, logits)
+
+
+@dataclass(slots=True)
+class _Gradients:
+    """Gradients of hidden states and of the output matrix, as far as they are wanted."""
+
+    hidden: Tensor  # [N, D]
+    rows: Tensor | None  # [N, D], in the type of the hidden states
+    weight: Tensor | None  # [V, D] float32: sums over chunks
+
+    @classmethod
+    def of(cls, ctx: Any, rows: Tensor, weight: Tensor, weight_input: int) -> _Gradients:
+        of_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[weight_input] else None
+        return cls(rows, of_rows, of_weight)
+
+    @property
+    def wanted(self) -> bool:
+        return self.rows is not None or self.weight is not None
+
+    def add(self, part: slice, grad: Tensor, weight: Tensor) -> None:
+        """A chunk's, from the gradient of its product [N, V]."""
+        grad = grad.to(weight.dtype)
+        if self.rows is not None:
+            torch.mm(grad, weight, out=self.rows[part])
+        if self.weight is not None and grad.dtype == torch.float32:
+            self.weight.addmm_(grad.t(), self.hidden[part])
+        elif self.weight is not None:
+            self.weight += grad.t() @ self.hidden[part]
+
+    def in_weights_type(self, weight: Tensor) -> Tensor | None:
+        return None if self.weight is None else self.weight.to(weight.dtype)
+
+    def scaled(self, factor: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Times a scalar, in place: they are used once."""
+        for grad in (self.rows, self.weight):
+            if grad is not None:
+                grad.mul_(factor)
+        return self.rows, self.weight
