@@ -160,7 +160,7 @@ def _resolve_model(model: ModelRecipe) -> ModelRecipe:
     dim = model.dim or shape.dim
     given = bool(model.dim and model.dim != shape.dim)
     n_heads = model.n_heads or (max(1, dim // (model.head_dim or 64)) if given else shape.n_heads)
-    resolved = {
+    resolved: dict[str, Any] = {
         "dim": dim,
         "n_layers": shape.n_layers,
         "n_heads": n_heads,

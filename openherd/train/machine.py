@@ -1,0 +1,98 @@
+"""What this machine has and does: free memory, threads, and the rate of its largest matrix product.
+
+The peak is measured, not looked up: a data sheet's figure holds at another clock, another core count and another
+number type. It is what utilisation is a share of. Imports torch.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from openherd.engine.memory import free_memory, total_memory
+
+_SIZES = {"cpu": (256, 1024), "cuda": (1024, 8192)}
+"""Of square products: a first one, which tells whether the large one takes too long."""
+_SECONDS, _LONGEST = 0.3, 4.0
+"""For all products of a size, of which the fastest counts; and the longest that one of them may be expected to take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The device that computes."""
+
+    name: str
+    threads: int
+    peak_flops: float  # per second, of a square matrix product in the number type of the run
+    free_bytes: int
+    total_bytes: int
+
+
+def measure_machine(device: str, dtype: torch.dtype, threads: int) -> Machine:
+    """Takes half a second. `device`: cpu or cuda."""
+    peak = measured_peak(device, dtype)
+    if device == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        return Machine(torch.cuda.get_device_name(), threads, peak, free, total)
+    return Machine(_cpu_name(), threads, peak, free_memory(), total_memory())
+
+
+def measured_peak(device: str, dtype: torch.dtype) -> float:
+    """FLOPs per second of the fastest of several [n, n] x [n, n] products, with the threads that torch has now."""
+    small, large = _SIZES[device]
+    peak = _product_rate(device, dtype, small)
+    return max(peak, _product_rate(device, dtype, large)) if 2 * large**3 / peak < _LONGEST else peak
+
+
+def _product_rate(device: str, dtype: torch.dtype, n: int) -> float:
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    out = a @ b
+    fastest, end = float("inf"), _now(device) + _SECONDS
+    while (began := _now(device)) < end:
+        torch.mm(a, b, out=out)
+        fastest = min(fastest, _now(device) - began)
+    return 2 * n**3 / fastest
+
+
+def resident_bytes() -> int:
+    """Memory of this process now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has had, since it began or since `forget_peak`."""
+    return _status("VmHWM")
+
+
+def forget_peak() -> bool:
+    """Begin counting the peak anew (Linux); False where the system does not let us."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _now(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _status(key: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":")), 0)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "CPU"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")
