@@ -61,13 +61,13 @@ class DataOrder:
         """All rows of a step, [rows_per_step, seq_len]; ranks and micro-batches take parts of it."""
         pieces, per_row = [], []
         for row in range(step * self.rows_per_step, (step + 1) * self.rows_per_step):
-            items = self._plan_of(row)
+            items = self._items_of(row)
             pieces.append(self._pieces[items])
             per_row.append(len(items))
         return self._data.rows(np.concatenate(pieces), per_row)
 
-    def _plan_of(self, row: int) -> list[int]:
-        """Which of the pieces of its epoch, which is laid out, a row holds; it is counted from the start of training."""
+    def _items_of(self, row: int) -> list[int]:
+        """Which pieces of its epoch, which is laid out, a row holds; it is counted from the start of training."""
         place = self._go_to(row)
         return list(self._plan.items(int(self._shuffled_rows[place])))
 
@@ -199,7 +199,8 @@ class _Data:
         for number in np.unique(folders).tolist():
             which = np.flatnonzero(folders == number)
             start = self._pieces[number].start[pieces[which] - self._starts[number]]
-            rows.place(places.part(which), *self._arrays[number], start)
+            tokens, mask = self._arrays[number]
+            rows.fill(places.part(which), tokens, mask, start)
         return rows
 
     def shares(self, pieces_per_unit: int) -> list[Share]:

@@ -1,4 +1,4 @@
-"""The order of the data: the same rows however a step is cut, every document as often as its weight says, none mixed."""
+"""The data's order: the same rows however a step is cut, documents as often as their weights say, none mixed."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_folders_that_do_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"data\.train"):
         DataOrder([], seq_len=10, rows_per_step=1, seed=0)
     heavy = write_folder(tmp_path / "e", [[document(0, 5)]], [1e5])
-    with pytest.raises(OptionError, match="weight of 0.txt must be from"):
+    with pytest.raises(OptionError, match=r"weight of 0\.txt must be from"):
         DataOrder([heavy], seq_len=10, rows_per_step=1, seed=0)
 
 
@@ -148,8 +148,8 @@ def test_fingerprints_tell_what_decides_the_order(tmp_path: Path) -> None:
     changed = write_folder(tmp_path / "e", [[document(n, 9) for n in range(1, 6)]])
     usual = {"seq_len": 8, "rows_per_step": 2, "seed": 0, "pack": True}
     prints = [DataOrder([folder], **usual).fingerprint, DataOrder([changed], **usual).fingerprint]
-    for change in ({"seq_len": 9}, {"rows_per_step": 3}, {"seed": 1}, {"pack": False}):
-        prints.append(DataOrder([folder], **usual | change).fingerprint)
+    changes = ({"seq_len": 9}, {"rows_per_step": 3}, {"seed": 1}, {"pack": False})
+    prints += [DataOrder([folder], **usual | change).fingerprint for change in changes]
     assert len(set(prints)) == len(prints)
     assert DataOrder([folder], **usual).fingerprint == prints[0]
 
