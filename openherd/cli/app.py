@@ -30,7 +30,7 @@ VERBS = {
     "ps": "List your running servers, with their models, memory and load.",
     "score": "Measure how well a model predicts a text: log-probabilities, perplexity, bits per byte.",
     "bench": "Measure how fast a model runs here, beside the machine's own limits; or how a server bears load.",
-    "train": "Train a model of one's own: a vocabulary, data, and what of it is learnt.",
+    "train": "Train a model of one's own: a vocabulary, data, the run, and what comes of it.",
     "inspect": "Say what a model is: architecture, tensors, tokenizer, template, licence, memory.",
     "convert": "Write a model in another layout: safetensors or GGUF, with all that belongs to it.",
     "quantize": "Write a model in fewer bits, and say what that cost.",
@@ -45,7 +45,7 @@ VERBS = {
 USAGES = {"run": "herd run [MODEL] -p TEXT [OPTIONS]", "score": "herd score [MODEL] FILE [OPTIONS]"}
 """Where the parser's own usage line would hide what may be left out."""
 
-PARTS = {"train": ("tokenizer", "prepare", "preview")}
+PARTS = {"train": ("tokenizer", "prepare", "preview", "estimate", "run", "export")}
 """Verbs that have verbs of their own."""
 
 SYNONYMS = {"list": "models", "ls": "models"}

@@ -38,6 +38,8 @@ class ModelRecipe:
     """Layers of a new model, from which its shape, batch, learning rate and horizon follow; 0: the preset's."""
     tokenizer: str = ""
     """The tokenizer of a new model: a folder that herd train tokenizer wrote, or a model; empty: that of init."""
+    template: str = ""
+    """Another chat template, a file or a built-in name, with which the data was prepared; empty: the model's own."""
     dim: int = 0
     """Width of the residual stream; 0: derived."""
     n_layers: int = 0

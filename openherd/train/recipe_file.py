@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from openherd.errors import InputError, OptionError
+from openherd.store.catalogue import CATALOGUE
+from openherd.tokenizers.named_templates import NAMED_TEMPLATES
 from openherd.toml_file import parse_toml, read_text
 from openherd.train.recipe import SECTIONS, Recipe
 
@@ -149,9 +151,10 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
         return folder / os.path.expanduser(path)
 
     model, data, run, grpo = recipe.model, recipe.data, recipe.run, recipe.grpo
+    names = {name: _reference(getattr(model, name), folder) for name in ("init", "tokenizer", "template")}
     return replace(
         recipe,
-        model=replace(model, init=_reference(model.init, folder), tokenizer=_reference(model.tokenizer, folder)),
+        model=replace(model, **names),
         data=replace(data, train=tuple(map(beside, data.train)), evaluation=tuple(map(beside, data.evaluation))),
         run=replace(run, out=beside(run.out)),
         grpo=replace(grpo, prompts=tuple(map(beside, grpo.prompts))),
@@ -159,9 +162,10 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def _reference(model: str, folder: Path) -> str:
-    """A model that is a file or a folder, beside the recipe; names of the catalogue and of hubs stay."""
-    is_path = not model.startswith("hf:") and ("/" in model or model.endswith(".gguf") or (folder / model).exists())
-    return str(folder / os.path.expanduser(model)) if model and is_path else model
+    """A file or a folder, beside the recipe; names of the catalogue, of hubs, and of built-in templates stay."""
+    is_name = model.startswith("hf:") or model in CATALOGUE or model in NAMED_TEMPLATES
+    is_path = "/" in model or model.endswith(".gguf") or (folder / model).exists()
+    return str(folder / os.path.expanduser(model)) if model and is_path and not is_name else model
 
 
 def _toml(value: Any) -> str:
