@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 Point = tuple[float, float]  # step, loss
 
 WIDTH, HEIGHT = 760, 380
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 36, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 32, 36, 48
 _MAX_POINTS = 800
 _SMOOTHED_SHARE = 50  # the moving average spans a fiftieth of the run
 
@@ -59,11 +60,12 @@ def nice_ticks(low: float, high: float, count: int = 6) -> list[float]:
 
 
 def moving_average(points: Sequence[Point], span: int) -> list[Point]:
-    """At each point the mean of the last `span` losses, of fewer at the beginning."""
-    total, averaged = 0.0, []
-    for index, (step, loss) in enumerate(points):
-        total += loss - (points[index - span][1] if index >= span else 0.0)
-        averaged.append((step, total / min(span, index + 1)))
+    """At each point the mean of the losses up to `span` / 2 before and behind it, of fewer at both ends alike."""
+    sums = [0.0, *accumulate(loss for _, loss in points)]
+    averaged = []
+    for index, (step, _) in enumerate(points):
+        reach = min(span // 2, index, len(points) - 1 - index)
+        averaged.append((step, (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)))
     return averaged
 
 

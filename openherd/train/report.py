@@ -114,8 +114,8 @@ _PAGE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{name}: a training run</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-       color-scheme: light dark; }}
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 svg {{ width: 100%; height: auto; }}
 table {{ border-collapse: collapse; }}
 th {{ text-align: left; font-weight: 400; opacity: .75; padding-right: 2rem; }}
