@@ -78,7 +78,7 @@ def write_new_file(
     partial = _partial(path, resume_key)
     try:
         kept = fill_file(partial, head, pieces, size=size, on_progress=on_progress, resume_key=resume_key, named=path)
-        with _explained(path, size):
+        with explained(path, size):
             os.replace(partial, path)
             sync_folder(path.parent)
     except BaseException:
@@ -104,7 +104,7 @@ def fill_file(
     plan = hashlib.sha256(head)
     plan.update(json.dumps([resume_key, size, *((p.name, p.offset, p.nbytes) for p in pieces)]).encode())
     named = named or path
-    with _explained(named, size), os.fdopen(_open(path), "r+b") as file:
+    with explained(named, size), os.fdopen(_open(path), "r+b") as file:
         require_alone(file, path, named)
         journal = _Journal(path, plan.hexdigest()) if resume_key is not None else None
         kept = journal.sound(file, pieces) if journal else 0
@@ -250,16 +250,17 @@ def _require_space(path: Path, nbytes: int) -> None:
 
 
 @contextmanager
-def _explained(path: Path, size: int) -> Iterator[None]:
-    """Errors of the system in our words."""
+def explained(path: Path, size: int | None = None) -> Iterator[None]:
+    """Errors of the system in our words, with the size of what is written if it is known."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             free = shutil.disk_usage(path.parent).free
             full = "the disk is full" + (" for files so large (ulimit -f)" if error.errno == errno.EFBIG else "")
+            takes = "could not be written" if size is None else f"takes {size / 1e6:.1f} MB"
             raise OutputError(
-                f"{full}: {path} takes {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free",
+                f"{full}: {path} {takes}, {free / 1e6:.1f} MB are free",
                 hint="free some space, or write to a folder on another disk",
             ) from None
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None

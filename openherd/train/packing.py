@@ -47,11 +47,12 @@ class PackedRows:
         width = int(used[-1]) + 1 if len(used) else 1
         return PackedRows(*(getattr(self, field.name)[:, :width] for field in fields(self)))
 
-    def place(self, row: int, column: int, ids: NDArray[np.int32], mask: NDArray[np.uint8]) -> None:
-        """One document of n + 1 tokens, n of which are read, at [row, column : column + n], where no other one is."""
+    def place(self, row: int, column: int, ids: NDArray[np.int32], mask: NDArray[np.uint8]) -> int:
+        """One document of n + 1 tokens, n of which are read, at [row, column : column + n]; returns column + n."""
         before = self.documents[row, column - 1] if column else -1
         where = Places(*(np.array([number]) for number in (row, column, before + 1, len(ids) - 1)))
         self.fill(where, ids, mask, np.zeros(1, np.int64))
+        return column + len(ids) - 1
 
     def fill(self, where: Places, tokens: NDArray[np.int32], mask: NDArray[np.uint8], start: I64) -> None:
         """Put documents, or pieces of them, where they belong: of piece i `where.length[i]` tokens are read, from
