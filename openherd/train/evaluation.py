@@ -43,6 +43,7 @@ class Evaluation:
         self,
         folders: Sequence[TokenFolder],
         tokenizer: Tokenizer,
+        world: World,
         *,
         seq_len: int,
         micro_rows: int,
@@ -53,7 +54,7 @@ class Evaluation:
         kind = "documents" if preferences is None else "preferences"
         if {folder.manifest.kind for folder in folders} != {kind}:
             raise InputError(f"data.evaluation must hold {kind}", hint="prepare it as the training data is prepared")
-        self._preferences, self._bytes = preferences, _bytes_of_tokens(tokenizer)
+        self._world, self._preferences, self._bytes = world, preferences, _bytes_of_tokens(tokenizer)
         if preferences is None:
             pieces = [piece for (piece,) in _spread(folders, cut, seq_len, 1, max_learnt)]
             self._batches = list(_batches(sorted(pieces, key=_length, reverse=True), micro_rows))
@@ -64,23 +65,21 @@ class Evaluation:
             raise InputError("data.evaluation holds nothing that would be learnt")
 
     @torch.no_grad()
-    def measure(self, model: Decoder, world: World) -> dict[str, float]:
-        """Means over all of the data, the same on every process; processes share the work.
+    def measure(self, model: Decoder, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+        """Means over all of the data, the same on every process; processes share the work, and all must call it.
 
         Documents: `loss` per learnt token in nats, and `bits_per_byte` of the learnt text, comparable between
         tokenizers; an end token costs bits and has no bytes. Preferences: `loss` per pair and the metrics of `Dpo`.
+        Where `stop` says so on any process, the means are over the batches until then.
         """
         sums: Counter[str] = Counter()
-        for turn in range(-(-len(self._batches) // world.size)):
-            at = turn * world.size + world.rank  # where none is left, the last again: all processes compute together
-            found = self._sums(model, self._batches[min(at, len(self._batches) - 1)].to(world.device))
+        for turn in range(-(-len(self._batches) // self._world.size)):
+            at = turn * self._world.size + self._world.rank  # behind the last: as the others compute, so must this one
+            found = self._sums(model, self._batches[min(at, len(self._batches) - 1)].to(self._world.device))
             sums.update(found if at < len(self._batches) else dict.fromkeys(found, 0.0))
-        total = {name: world.sum(value) for name, value in sorted(sums.items())}
-        weight, num_bytes = total.pop("weight"), total.pop("bytes", 0.0)
-        means = {name: value / weight for name, value in total.items()}
-        if num_bytes:
-            means["bits_per_byte"] = total["loss"] / math.log(2) / num_bytes
-        return means
+            if self._world.any(stop()):
+                break
+        return _means({name: self._world.sum(value) for name, value in sorted(sums.items())})
 
     def _sums(self, model: Decoder, batch: Batch) -> dict[str, float]:
         """Over one batch: `weight`, `loss` and what else is to be averaged by weight; `bytes` of what is learnt."""
@@ -91,6 +90,12 @@ class Evaluation:
         learnt = batch.targets[batch.weights > 0].cpu().numpy()
         loss = float(nll_sum(model, model(batch), batch))
         return {"loss": loss, "weight": batch.num_learnt, "bytes": float(self._bytes[learnt].sum())}
+
+
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    weight, num_bytes = max(sums.pop("weight"), 1.0), sums.pop("bytes", 0.0)
+    means = {name: value / weight for name, value in sums.items()}
+    return means | {"bits_per_byte": sums["loss"] / math.log(2) / num_bytes} if num_bytes else means
 
 
 @dataclass(frozen=True, slots=True)
