@@ -6,28 +6,24 @@ first dimension); Shoeybi et al. 2019, "Megatron-LM", section 3, for the cut of 
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from openherd.train.parallel.tensor_parallel import divide_layers, layers_of
+from openherd.train.model.decoder import Decoder
+from openherd.train.parallel.tensor_parallel import divide_layers
 
-M = TypeVar("M", bound=nn.Module)
 
-
-def shard(model: M, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> M:
+def shard(model: Decoder, mesh: DeviceMesh, compute_dtype: torch.dtype | None) -> None:
     """See `World.wrap`; `mesh` has the dimensions "data" and "tensor"."""
     if mesh["tensor"].size() > 1:
         divide_layers(model, mesh["tensor"])
     precision = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
-    units: list[nn.Module] = [*layers_of(model), model]
+    units: list[nn.Module] = [*model.layers, model]
     for unit in units:
         fully_shard(unit, mesh=mesh["data"], mp_policy=precision)
         _sum_gradients(unit)
-    return model
 
 
 def _sum_gradients(unit: nn.Module) -> None:

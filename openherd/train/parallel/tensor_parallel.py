@@ -11,39 +11,31 @@ experts, adapters, and groups that do not divide the heads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
-
-from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
 
+from openherd.config import ModelConfig
 from openherd.errors import OptionError, UnsupportedError
-
-if TYPE_CHECKING:
-    from openherd.config import ModelConfig
+from openherd.train.model.decoder import Decoder
+from openherd.train.model.leaves import Linear
 
 _COLUMN_WISE = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
 _ROW_WISE = ("self_attn.o_proj", "mlp.down_proj")
 
 
-def layers_of(model: nn.Module) -> list[nn.Module]:
-    """The model's layers, by their canonical name `model.layers`."""
-    return list(cast(nn.ModuleList, model.get_submodule("model.layers")))
-
-
-def divide_layers(model: nn.Module, mesh: DeviceMesh) -> None:
+def divide_layers(model: Decoder, mesh: DeviceMesh) -> None:
     """Divide every layer's maps among the processes of `mesh`. Raises OptionError or UnsupportedError, see above."""
-    require_divisible(cast("ModelConfig", model.config), mesh.size())
-    for layer in layers_of(model):
-        names = {name for name, _ in layer.named_modules()}
-        for name in (*_COLUMN_WISE, *_ROW_WISE):
-            if name in names and type(layer.get_submodule(name)).forward is not nn.Linear.forward:
-                raise UnsupportedError(
-                    "adapters and quantised weights cannot be divided among a tensor-parallel group",
-                    hint="leave tensor_parallel at 1: the processes divide the rows and every weight's storage",
-                )
-        plan: dict[str, ParallelStyle] = {name: ColwiseParallel() for name in _COLUMN_WISE if name in names}
-        plan |= {name: RowwiseParallel() for name in _ROW_WISE if name in names}
+    require_divisible(model.config, mesh.size())
+    for layer in model.layers:
+        leaves = {name: leaf for name, leaf in layer.named_modules() if name in (*_COLUMN_WISE, *_ROW_WISE)}
+        if not all(isinstance(leaf, Linear) and not leaf.has_adapter for leaf in leaves.values()):
+            raise UnsupportedError(
+                "adapters and quantised weights cannot be divided among a tensor-parallel group",
+                hint="leave tensor_parallel at 1: the processes divide the rows and every weight's storage",
+            )
+        plan: dict[str, ParallelStyle] = {
+            name: ColwiseParallel() if name in _COLUMN_WISE else RowwiseParallel() for name in leaves
+        }
         parallelize_module(layer, mesh, plan)
 
 

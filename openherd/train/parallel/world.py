@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, overload
 
 import torch
 import torch.distributed as dist
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from openherd.errors import OptionError
+from openherd.train.saved_tensors import FILE, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-M = TypeVar("M", bound=nn.Module)
+    from openherd.train.model.decoder import Decoder
 
 
 class World:
@@ -117,18 +118,23 @@ class World:
         if self._mesh is not None:
             dist.barrier()
 
-    def wrap(self, model: M, *, compute_dtype: torch.dtype | None = None) -> M:
-        """Put the model, whole in this process, on this world's devices; with several, each keeps its shards only.
+    def wrap(self, model: Decoder, *, compute_dtype: torch.dtype | None = None) -> Decoder:
+        """Put the model on this world's devices; with several, each process keeps its shards only.
 
-        Each layer and the root become units of FSDP2, so that one layer at a time is gathered; before that, the linear
-        maps are divided among a tensor-parallel group. Gradients are summed, not averaged: losses are divided by the
-        step's whole weight already. `compute_dtype`: gather weights and compute in this type; gradients are reduced
-        in float32. Make the optimiser afterwards, of the wrapped model's parameters.
+        A model on the device "meta" gets memory for its shards, to be filled by `initialise` or `load_weights`, so that
+        no process ever holds all of a large one. Each layer and the root become units of FSDP2, gathered one at a time;
+        before that, the linear maps are divided among a tensor-parallel group. Gradients are summed, not averaged: the
+        loss is divided by the step's whole weight already. `compute_dtype`: gather weights in this type; gradients are
+        reduced in float32. Make the optimiser afterwards, of the wrapped model's parameters.
         """
-        from openherd.train.parallel.sharding import shard
+        is_empty = any(parameter.is_meta for parameter in model.parameters())
+        if not is_empty:
+            model.to(self.device)
+        if self._mesh is not None:
+            from openherd.train.parallel.sharding import shard
 
-        model.to(self.device)
-        return model if self._mesh is None else shard(model, self._mesh, compute_dtype)
+            shard(model, self._mesh, compute_dtype)
+        return model.to_empty(device=self.device) if is_empty else model
 
     def gradient_norm(self, parameters: Iterable[nn.Parameter]) -> float:
         """The Euclidean norm of all gradients together, summed over all shards; call it everywhere."""
@@ -142,10 +148,13 @@ class World:
     def save_tensors(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write named tensors, sharded or whole, as safetensors files into `folder`, which is made; call it everywhere.
 
-        Each process writes what it holds, and a world of any size reads it. What is on the disk is synced. Raises
-        OutputError in every process when one cannot write.
+        Each process writes and syncs what it holds, and a world of any size reads it. Raises OutputError in every
+        process when one cannot write.
         """
-        from openherd.train.parallel.tensor_files import save
+        if self.num_processes == 1:
+            write_tensors(folder, tensors)
+            return
+        from openherd.train.parallel.sharded_files import save
 
         save(self, folder, tensors)
 
@@ -155,7 +164,10 @@ class World:
         Raises FormatError when a name is missing, a shape or type differs, or a file is no sound safetensors file.
         Tensors on the disk that `into` does not name are not read.
         """
-        from openherd.train.parallel.tensor_files import load
+        if self.num_processes == 1 and (folder / FILE).exists():
+            read_tensors(folder, into)
+            return
+        from openherd.train.parallel.sharded_files import load
 
         load(self, folder, into)
 

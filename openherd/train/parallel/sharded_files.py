@@ -1,7 +1,8 @@
 """Named tensors in a folder of safetensors files, each process writing the shards that it holds.
 
-By torch.distributed.checkpoint with Hugging Face storage: every file's header says where its pieces lie in the whole
-tensors, so there is no index beside them (DCP's own would be a pickle) and a world of any size reads the folder.
+By torch.distributed.checkpoint (DCP) with Hugging Face storage: every file's header says where its pieces lie in the
+whole tensors, so there is no index beside them (DCP's own would be a pickle) and a world of any size reads the folder,
+as it reads the plain file that a world of one writes (`saved_tensors`).
 Between processes DCP exchanges its plans as Python objects over the process group; from files nothing is unpickled.
 """
 
@@ -38,8 +39,7 @@ def save(world: World, folder: Path, tensors: Mapping[str, Tensor]) -> None:
     held: dict[str, Any] = {name: tensor.detach() for name, tensor in tensors.items()}
     writer = HuggingFaceStorageWriter(str(folder), _files_of(held), save_distributed=True)
     try:
-        with _quiet():
-            write_planned(held, storage_writer=writer, no_dist=world.num_processes == 1)
+        write_planned(held, storage_writer=writer)
     except CheckpointException as error:
         _explain_writing(folder, error)
     if world.is_main:
