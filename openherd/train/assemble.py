@@ -29,6 +29,7 @@ from openherd.train.objectives.reference import Reference
 from openherd.train.order import DataOrder, PairOrder
 from openherd.train.parallel.world import World
 from openherd.train.prepare import tokenizer_sha256
+from openherd.train.recipe import Recipe
 from openherd.train.run_log import RunLog
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -46,25 +47,15 @@ def assemble(
 ) -> Trainer:
     """Everything of a run, ready to begin or to go on."""
     model = build_model(ingredients, world)
-    objective = build_objective(ingredients, model, world)
-    recipe = ingredients.recipe
-    evaluation = None
-    if ingredients.evaluation:
-        evaluation = Evaluation(
-            ingredients.evaluation,
-            ingredients.tokenizer,
-            world,
-            seq_len=recipe.data.seq_len,
-            micro_rows=recipe.run.micro_rows,
-            preferences=objective if isinstance(objective, Dpo) else None,
-        ).measure
+    objective = build_objective(ingredients, model, world, _reference(ingredients, world))
+    evaluation = build_evaluation(ingredients, world, objective)
     return Trainer(
         model,
         objective,
-        recipe,
+        ingredients.recipe,
         world,
         log,
-        evaluation=evaluation,
+        evaluation=None if evaluation is None else evaluation.measure,
         samples=build_samples(ingredients, world),
         progress=progress,
         interrupts=interrupts,
@@ -72,9 +63,8 @@ def assemble(
     )
 
 
-def build_model(ingredients: Ingredients, world: World, *, filled: bool = True) -> Decoder:
-    """The model on its devices, with its first weights; LoRA and blocks as the recipe says. `filled` False leaves the
-    weights to the caller."""
+def build_model(ingredients: Ingredients, world: World) -> Decoder:
+    """The model on its devices, with its first weights; LoRA and blocks as the recipe says."""
     recipe, lora = ingredients.recipe, ingredients.recipe.lora
     compute = DTYPES[recipe.run.dtype]
     # Frozen weights are never updated, so they need no more digits than products use; trained ones do.
@@ -86,24 +76,22 @@ def build_model(ingredients: Ingredients, world: World, *, filled: bool = True) 
     if lora.rank:
         add_lora(model, lora.rank, lora.alpha, lora.targets, recipe.run.seed)
     model = world.wrap(model, compute_dtype=compute)
-    if filled:
-        _fill(model, ingredients.checkpoint, recipe.run.seed)
+    _fill(model, ingredients.checkpoint, recipe.run.seed)
     if recipe.run.compile:
         model.compile_layers()
     return model
 
 
-def build_objective(ingredients: Ingredients, model: Decoder, world: World) -> Objective:
-    """Of a model with its first weights."""
+def build_objective(ingredients: Ingredients, model: Decoder, world: World, reference: Reference | None) -> Objective:
+    """Of a model with its first weights. `reference` is needed by dpo, and by grpo with a KL term."""
     recipe, run = ingredients.recipe, ingredients.recipe.run
     seq_len = recipe.data.seq_len
     if recipe.objective == "dpo":
+        assert reference is not None
         pairs = PairOrder(ingredients.training, seq_len=seq_len, pairs_per_step=run.rows_per_step, seed=run.seed)
-        reference = build_reference(ingredients, world)
         return Dpo(pairs, reference, beta=recipe.dpo.beta, label_smoothing=recipe.dpo.label_smoothing)
     if recipe.objective == "grpo":
         assert ingredients.prompts is not None
-        reference = build_reference(ingredients, world) if recipe.grpo.kl else None
         return Grpo(model, ingredients.prompts, ingredients.tokenizer, _grpo_settings(ingredients), reference)
     return Likelihood(
         DataOrder(
@@ -116,11 +104,31 @@ def build_objective(ingredients: Ingredients, model: Decoder, world: World) -> O
     )
 
 
-def build_reference(ingredients: Ingredients, world: World) -> Reference:
+def needs_reference(recipe: Recipe) -> bool:
+    return recipe.objective == "dpo" or (recipe.objective == "grpo" and recipe.grpo.kl > 0)
+
+
+def _reference(ingredients: Ingredients, world: World) -> Reference | None:
     """The first weights once more, frozen; with LoRA the model itself without its adapters."""
+    if not needs_reference(ingredients.recipe):
+        return None
     if ingredients.recipe.lora.rank:
         return Reference(None)
     return Reference(build_model(ingredients, world).requires_grad_(False))
+
+
+def build_evaluation(ingredients: Ingredients, world: World, objective: Objective) -> Evaluation | None:
+    """On held-out data, where the recipe names any."""
+    if not ingredients.evaluation:
+        return None
+    return Evaluation(
+        ingredients.evaluation,
+        ingredients.tokenizer,
+        world,
+        seq_len=ingredients.recipe.data.seq_len,
+        micro_rows=ingredients.recipe.run.micro_rows,
+        preferences=objective if isinstance(objective, Dpo) else None,
+    )
 
 
 def build_samples(ingredients: Ingredients, world: World) -> Callable[[Decoder], Sequence[Sample]] | None:

@@ -64,6 +64,11 @@ class Evaluation:
         if not any(batch.num_learnt for batch in self._batches):
             raise InputError("data.evaluation holds nothing that would be learnt")
 
+    @property
+    def num_turns(self) -> int:
+        """How many batches each process computes in `measure`, which asks `stop` behind each."""
+        return -(-len(self._batches) // self._world.size)
+
     @torch.no_grad()
     def measure(self, model: Decoder, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Means over all of the data, the same on every process; processes share the work, and all must call it.
@@ -73,7 +78,7 @@ class Evaluation:
         Where `stop` says so on any process, the means are over the batches until then.
         """
         sums: Counter[str] = Counter()
-        for turn in range(-(-len(self._batches) // self._world.size)):
+        for turn in range(self.num_turns):
             at = turn * self._world.size + self._world.rank  # behind the last: as the others compute, so must this one
             found = self._sums(model, self._batches[min(at, len(self._batches) - 1)].to(self._world.device))
             sums.update(found if at < len(self._batches) else dict.fromkeys(found, 0.0))

@@ -57,18 +57,21 @@ def _product_rate(device: str, dtype: torch.dtype, n: int) -> float:
     return 2 * n**3 / fastest
 
 
-def resident_bytes() -> int:
-    """Memory of this process now; 0 where the system does not say."""
-    return _status("VmRSS")
+def resident_memory(device: torch.device) -> int:
+    """Bytes in use: of this process on a CPU, by this process's tensors on a GPU; 0 where the system does not say."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
 
 
-def peak_resident_bytes() -> int:
-    """The most memory that this process has had, since it began or since `forget_peak`."""
-    return _status("VmHWM")
+def peak_memory(device: torch.device) -> int:
+    """The most that `resident_memory` has been since `forget_peak`."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
 
 
-def forget_peak() -> bool:
-    """Begin counting the peak anew (Linux); False where the system does not let us."""
+def forget_peak(device: torch.device) -> bool:
+    """Begin counting the peak anew; False where the system does not let us."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

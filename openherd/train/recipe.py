@@ -243,12 +243,19 @@ class Recipe:
     objective: ObjectiveName = "pretrain"
     """What is learnt: pretrain all text, sft the answers, dpo preferences, grpo by checking answers."""
     model: ModelRecipe = field(default_factory=ModelRecipe)
+    """What is trained."""
     data: DataRecipe = field(default_factory=DataRecipe)
+    """What is learnt from."""
     optimizer: OptimizerRecipe = field(default_factory=OptimizerRecipe)
+    """How weights move."""
     run: RunRecipe = field(default_factory=RunRecipe)
+    """How long, on what, and what is kept."""
     lora: LoraRecipe = field(default_factory=LoraRecipe)
+    """Adapters instead of all weights."""
     dpo: DpoRecipe = field(default_factory=DpoRecipe)
+    """Of objective dpo."""
     grpo: GrpoRecipe = field(default_factory=GrpoRecipe)
+    """Of objective grpo."""
 
     def __post_init__(self) -> None:
         _choice("objective", self.objective, ("pretrain", "sft", "dpo", "grpo"))

@@ -151,7 +151,9 @@ def _anchored(recipe: Recipe, folder: Path) -> Recipe:
         return folder / os.path.expanduser(path)
 
     model, data, run, grpo = recipe.model, recipe.data, recipe.run, recipe.grpo
-    names = {name: _reference(getattr(model, name), folder) for name in ("init", "tokenizer", "template")}
+    names: dict[str, Any] = {
+        name: _reference(getattr(model, name), folder) for name in ("init", "tokenizer", "template")
+    }
     return replace(
         recipe,
         model=replace(model, **names),
