@@ -6,17 +6,15 @@ Legend: B rows, T positions of a row.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from openherd.train.packing import PackedRows
+from openherd.train.packing import PADDING, PackedRows
 
-PADDING = -1  # the document of positions that hold nothing
+__all__ = ["PADDING", "Batch", "Layout"]
 
 
 @dataclass(frozen=True, slots=True)
