@@ -20,7 +20,7 @@ LEAST_MEDIAN = 1.0
 """In nats: below it batches differ by more than a factor without harm, and what is no likelihood is near 0."""
 SKIPS_TO_ROLLBACK = 3
 ROLLBACKS_TO_GIVE_UP = 3
-"""To one and the same checkpoint."""
+"""With fewer than ENOUGH good steps between them."""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,8 @@ class Guard:
 
     losses: tuple[float, ...] = ()
     skipped_in_a_row: int = 0
-    rollbacks: int = 0  # since the last checkpoint
+    rollbacks: int = 0  # that did not help yet
+    accepted: int = 0  # steps since the last of them
 
     def fault(self, loss: float, grad_norm: float, spike_factor: float) -> str | None:
         """What is wrong with a step, or None. `spike_factor` 0: a leap of the loss never is."""
@@ -46,6 +47,9 @@ class Guard:
     def accept(self, loss: float) -> None:
         self.losses = (*self.losses, loss)[-WINDOW:]
         self.skipped_in_a_row = 0
+        self.accepted += 1
+        if self.accepted >= ENOUGH:
+            self.rollbacks = 0
 
     def skip(self) -> bool:
         """Count a skipped step; whether it is time to go back to the last checkpoint."""
@@ -54,6 +58,6 @@ class Guard:
 
     def rolled_back(self, losses: tuple[float, ...]) -> bool:
         """Go on from a checkpoint that had accepted `losses`; whether there is any use in it."""
-        self.losses, self.skipped_in_a_row = losses, 0
+        self.losses, self.skipped_in_a_row, self.accepted = losses, 0, 0
         self.rollbacks += 1
         return self.rollbacks < ROLLBACKS_TO_GIVE_UP

@@ -270,7 +270,6 @@ class Trainer:
         state, out = self.state, self.recipe.run.out
         if self._saved == out / FOLDER / name_of(state.step):
             return
-        state.guard.rollbacks = 0
         tensors = {MODEL: self._weights(), OPTIMIZER: self.adamw.moments()}
         self._saved = save(out, SavedState(state, self.identity), tensors, self.world)
         self.log.event("checkpoint", state.step, path=str(self._saved))

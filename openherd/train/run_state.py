@@ -25,6 +25,7 @@ FREE = frozenset(
     (
         "data.evaluation",
         "data.train",
+        "grpo.prompts",
         "run.activation_checkpointing",
         "run.checkpoint_every",
         "run.compile",
@@ -98,7 +99,7 @@ def read_state(raw: bytes, where: str) -> SavedState:
     if saved.version != VERSION:
         raise FormatError(f"{where} has version {saved.version}; this is {VERSION}")
     counts = [state.step, state.updates, state.evaluated + 1, state.sampled + 1, state.best_step + 1]
-    counts += [guard.skipped_in_a_row, guard.rollbacks]
+    counts += [guard.skipped_in_a_row, guard.rollbacks, guard.accepted]
     if not all(0 <= count < _MOST for count in counts):
         raise FormatError(f"{where}: a count is below 0 or beyond 2^53")
     if (
