@@ -2,9 +2,9 @@
 
     python bench/own_answers.py FOLDER [--text WIKITEXT] [--recipe recipes/own_answers.toml]
 
-FOLDER keeps the prepared data, the run and the adapter; a second call goes on where the first ended. Measured before and
-after, with the adapter on the model as it is served (Q4_1): the loss of held-out questions (other words, same facts),
-how many of them are answered with the fact, and perplexity of the first 60 kB of a text that has nothing to do with it.
+FOLDER keeps the prepared data, the run and the adapter; a second call goes on where the first ended. Measured before
+and after, with the adapter on the model as it is served (Q4_1): the loss of held-out questions (other words, same
+facts), how many are answered with the fact, and perplexity of the first 60 kB of a text that has nothing to do with it.
 """
 
 from __future__ import annotations

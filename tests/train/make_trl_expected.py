@@ -35,17 +35,29 @@ def main() -> None:
         "dpo": dpo(model(), tiny.LEARNING_RATE / 10),
         "dpo_lora": dpo(adapted(), tiny.LORA_LEARNING_RATE),
     }
-    made_with = {name: module.__version__ for name, module in
-                 (("trl", trl), ("peft", peft), ("transformers", transformers), ("torch", torch))}
+    made_with = {
+        name: module.__version__
+        for name, module in (("trl", trl), ("peft", peft), ("transformers", transformers), ("torch", torch))
+    }
     OUT.write_text(json.dumps({"made_with": made_with, "losses": losses}, indent=1) + "\n")
 
 
 def model() -> LlamaForCausalLM:
     config = LlamaConfig(
-        hidden_size=tiny.DIM, num_hidden_layers=tiny.LAYERS, num_attention_heads=tiny.HEADS,
-        num_key_value_heads=tiny.KV_HEADS, intermediate_size=tiny.FFN, vocab_size=tiny.VOCAB,
-        max_position_embeddings=tiny.CONTEXT, rms_norm_eps=1e-5, rope_theta=10000.0, tie_word_embeddings=False,
-        pad_token_id=0, bos_token_id=None, eos_token_id=1, attn_implementation="eager",
+        hidden_size=tiny.DIM,
+        num_hidden_layers=tiny.LAYERS,
+        num_attention_heads=tiny.HEADS,
+        num_key_value_heads=tiny.KV_HEADS,
+        intermediate_size=tiny.FFN,
+        vocab_size=tiny.VOCAB,
+        max_position_embeddings=tiny.CONTEXT,
+        rms_norm_eps=1e-5,
+        rope_theta=10000.0,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+        attn_implementation="eager",
     )
     made = LlamaForCausalLM(config).float()
     made.load_state_dict({name: torch.from_numpy(array) for name, array in tiny.weights().items()}, strict=True)
@@ -54,7 +66,10 @@ def model() -> LlamaForCausalLM:
 
 def adapted() -> Any:
     lora = peft.LoraConfig(
-        r=tiny.LORA_RANK, lora_alpha=tiny.LORA_ALPHA, target_modules=list(tiny.LORA_TARGETS), lora_dropout=0.0,
+        r=tiny.LORA_RANK,
+        lora_alpha=tiny.LORA_ALPHA,
+        target_modules=list(tiny.LORA_TARGETS),
+        lora_dropout=0.0,
         task_type="CAUSAL_LM",
     )
     made = peft.get_peft_model(model(), lora)
@@ -69,9 +84,11 @@ def sft(made: Any, learning_rate: float) -> list[float]:
     rows = [
         {"input_ids": ids, "completion_mask": [0] * given + [1] * (len(ids) - given)} for ids, given in tiny.sft_rows()
     ]
-    trainer = trl.SFTTrainer(
+    trainer = Sft(
         model=made,
-        args=trl.SFTConfig(**arguments(learning_rate, rows=2, accumulated=2), completion_only_loss=True, max_length=None),
+        args=trl.SFTConfig(
+            **arguments(learning_rate, rows=2, accumulated=2), completion_only_loss=True, max_length=None
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer(),
     )
@@ -90,7 +107,19 @@ def dpo(made: Any, learning_rate: float) -> list[float]:
     return run(trainer)
 
 
-class GivenIds(trl.DPOTrainer):
+class NoDecayOfEmbeddings:
+    """As openherd has it; everything else about weight decay is the trainers' own."""
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        names: list[str] = super().get_decay_parameter_names(model)  # type: ignore[misc]
+        return [name for name in names if "embed_tokens" not in name]
+
+
+class Sft(NoDecayOfEmbeddings, trl.SFTTrainer):
+    pass
+
+
+class GivenIds(NoDecayOfEmbeddings, trl.DPOTrainer):
     """The rows are ids already."""
 
     def _prepare_dataset(self, dataset: Any, *given: Any, **named: Any) -> Any:
@@ -98,15 +127,33 @@ class GivenIds(trl.DPOTrainer):
 
 
 def arguments(learning_rate: float, *, rows: int, accumulated: int) -> dict[str, Any]:
-    return dict(
-        output_dir=tempfile.mkdtemp(), max_steps=tiny.STEPS, learning_rate=learning_rate, lr_scheduler_type="constant",
-        warmup_steps=0, weight_decay=tiny.WEIGHT_DECAY, adam_beta1=tiny.BETAS[0], adam_beta2=tiny.BETAS[1],
-        adam_epsilon=tiny.EPS, max_grad_norm=tiny.MAX_GRAD_NORM, optim="adamw_torch",
-        per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated,
-        train_sampling_strategy="sequential", logging_steps=1, logging_nan_inf_filter=False, report_to="none",
-        use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False, save_strategy="no", seed=0,
-        remove_unused_columns=False, disable_tqdm=True,
-    )
+    return {
+        "output_dir": tempfile.mkdtemp(),
+        "max_steps": tiny.STEPS,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0,
+        "weight_decay": tiny.WEIGHT_DECAY,
+        "adam_beta1": tiny.BETAS[0],
+        "adam_beta2": tiny.BETAS[1],
+        "adam_epsilon": tiny.EPS,
+        "max_grad_norm": tiny.MAX_GRAD_NORM,
+        "optim": "adamw_torch",
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": accumulated,
+        "train_sampling_strategy": "sequential",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "fp16": False,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "seed": 0,
+        "remove_unused_columns": False,
+        "disable_tqdm": True,
+    }
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

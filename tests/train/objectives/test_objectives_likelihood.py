@@ -24,7 +24,7 @@ def test_loss_is_the_mean_of_learnt_tokens_and_of_no_others() -> None:
 
 
 def test_what_is_not_learnt_changes_no_loss_but_through_the_context() -> None:
-    """A target that is not learnt may be anything: here the last token of a document of which nothing is learnt there."""
+    """A document beside it, of which nothing is learnt, may be anything."""
     model, objective = tiny_model(), Likelihood(sft_rows())  # type: ignore[arg-type]
     ids, given = tiny.sft_rows()[0]
     found = []

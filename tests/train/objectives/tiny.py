@@ -24,7 +24,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
     for layer in range(LAYERS):
         p = f"model.layers.{layer}"
         out |= {f"{p}.{name}.weight": (DIM,) for name in ("input_layernorm", "post_attention_layernorm")}
-        out |= {f"{p}.self_attn.{name}_proj.weight": (n, DIM) for name, n in (("q", DIM), ("k", kv), ("v", kv), ("o", DIM))}
+        out |= {
+            f"{p}.self_attn.{name}_proj.weight": (n, DIM) for name, n in (("q", DIM), ("k", kv), ("v", kv), ("o", DIM))
+        }
         out |= {f"{p}.mlp.{name}_proj.weight": (FFN, DIM) for name in ("gate", "up")}
         out[f"{p}.mlp.down_proj.weight"] = (DIM, FFN)
     return out
@@ -63,7 +65,9 @@ def pairs() -> list[tuple[list[int], list[int], list[int]]]:
         numbers = integers(f"pair {pair}", 48)
         lengths = [2 + numbers[0] % 5, 3 + numbers[1] % 10, 3 + numbers[2] % 10]
         starts = np.cumsum([3, *lengths])
-        out.append(tuple([2 + n % (VOCAB - 2) for n in numbers[a : a + k]] for a, k in zip(starts, lengths, strict=False)))
+        out.append(
+            tuple([2 + n % (VOCAB - 2) for n in numbers[a : a + k]] for a, k in zip(starts, lengths, strict=False))
+        )
     return out  # type: ignore[return-value]
 
 
