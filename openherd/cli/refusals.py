@@ -16,6 +16,8 @@ _KINDS = {int: "a whole number", float: "a number"}
 _OPTION = re.compile(
     rf"({'|'.join(f.name for o in (SamplingParams, EngineOptions, BenchOptions) for f in fields(o))})\b"
 )
+_RECIPE_KEY = re.compile(r"(?:model|data|optimizer|run|lora|dpo|grpo)\.(\w+)\b(?!\.)")
+"""A key of a training recipe, each of which is a flag."""
 
 
 def from_parser(error: CycloptsError, verb: str | None) -> InputError:
@@ -30,9 +32,9 @@ def from_parser(error: CycloptsError, verb: str | None) -> InputError:
 def with_flags(error: OptionError) -> OptionError:
     """The error with the option that its message begins with spelled as a flag: `top_p must` as `--top-p must`."""
     message = str(error.args[0])
-    if (found := _OPTION.match(message)) is None:
+    if (found := _OPTION.match(message) or _RECIPE_KEY.match(message)) is None:
         return error
-    return OptionError(f"--{found[0].replace('_', '-')}{message[found.end() :]}", hint=error.hint)
+    return OptionError(f"--{found[1].replace('_', '-')}{message[found.end() :]}", hint=error.hint)
 
 
 def _message(error: CycloptsError, verb: str | None) -> str:

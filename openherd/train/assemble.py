@@ -6,8 +6,9 @@ New and loaded weights are made where they will lie, shard by shard, so that no 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from operator import add
 
 import torch
 
@@ -28,6 +29,7 @@ from openherd.train.objectives.objective import Objective
 from openherd.train.objectives.reference import Reference
 from openherd.train.order import DataOrder, PairOrder
 from openherd.train.parallel.world import World
+from openherd.train.pieces import Cuts, cut, cut_pairs
 from openherd.train.prepare import tokenizer_sha256
 from openherd.train.recipe import Recipe
 from openherd.train.run_log import RunLog
@@ -44,11 +46,14 @@ def assemble(
     *,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
     interrupts: Interrupts | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Trainer:
-    """Everything of a run, ready to begin or to go on."""
+    """Everything of a run, ready to begin or to go on. `say` gets what became of documents longer than a row."""
     model = build_model(ingredients, world)
     objective = build_objective(ingredients, model, world, _reference(ingredients, world))
     evaluation = build_evaluation(ingredients, world, objective)
+    for line in cut_lines(ingredients):
+        say(line)
     return Trainer(
         model,
         objective,
@@ -102,6 +107,20 @@ def build_objective(ingredients: Ingredients, model: Decoder, world: World, refe
             pack=recipe.data.pack,
         )
     )
+
+
+def cut_lines(ingredients: Ingredients) -> Iterator[str]:
+    """What cutting to rows does to the training data, where it does anything."""
+    cutting = cut_pairs if ingredients.recipe.objective == "dpo" else cut
+    seq_len = ingredients.recipe.data.seq_len
+    cuts = reduce(add, (cutting(folder, seq_len).cuts for folder in ingredients.training), Cuts())
+    if cuts.split:
+        yield f"{cuts.split:,} texts are longer than a row of {seq_len:,} tokens and were cut into several"
+    if cuts.truncated:
+        lost = f"{cuts.lost_tokens:,} learnt tokens"
+        yield f"{cuts.truncated:,} documents are longer than a row of {seq_len:,} tokens and lost their end ({lost})"
+    if cuts.left_out:
+        yield f"{cuts.left_out:,} documents were left out, as nothing of them would be learnt"
 
 
 def needs_reference(recipe: Recipe) -> bool:

@@ -30,7 +30,7 @@ from openherd.train.probe import Probe, probe
 from openherd.train.progress import duration
 from openherd.train.recipe import Recipe
 
-LIBRARIES = {"cpu": 160 << 20, "cuda": 600 << 20}
+LIBRARIES = {"cpu": 215 << 20, "cuda": 600 << 20}
 """Bytes beside tensors: what PyTorch loads with its first steps, and workspaces of its matrix products (measured)."""
 
 
@@ -151,6 +151,7 @@ def lines_of(forecast: Forecast) -> list[str]:
         f"({millions(tokens)} tokens), learning rate {recipe.optimizer.learning_rate:g}",
         f"memory   {gigabytes(forecast.needed_bytes)} of {gigabytes(forecast.free_bytes)} free ({parts})",
         *_time_lines(forecast),
+        *([] if forecast.fits else [f"too much: {forecast.shortage}; {forecast.remedy}"]),
     ]
 
 

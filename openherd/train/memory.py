@@ -112,8 +112,9 @@ def _base_bytes(recipe: Recipe, config: ModelConfig, each: int) -> int:
 
 def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int, device: str) -> int:
     """Bytes of activations at the peak, for each token of a micro-batch."""
-    layer = _layer_bytes(recipe, config, size, device)
+    layer = _layer_bytes(recipe, config, size)
     outside = 8 * config.dim + size * config.dim  # the last norm's input and its result before and after scaling
+    outside += size * recipe.data.seq_len if _is_masked(recipe) and device == "cpu" else 0
     # The first layer to go back through has gradients of its widest values beside what was kept of them.
     gradients = size * (3 * config.ffn_dim + 2 * config.dim)
     if recipe.run.activation_checkpointing:
@@ -121,18 +122,17 @@ def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int, device: str)
     return config.n_layers * layer + outside + gradients
 
 
-def _layer_bytes(recipe: Recipe, config: ModelConfig, size: int, device: str) -> int:
+def _layer_bytes(recipe: Recipe, config: ModelConfig, size: int) -> int:
     """What autograd keeps of a layer for each token."""
     norms = 2 * (4 + size if recipe.lora.rank else 8 + size) * config.dim
     heads = 2 * size * (config.q_dim + config.kv_dim) + 4 * config.n_heads  # before and after rotation; sums of softmax
     widths = 4 * size * config.ffn_dim if config.gated else 2 * size * config.ffn_dim
     adapters = size * recipe.lora.rank * sum(_is_target(recipe, name) for name in linear_maps(config))
-    mask = 4 * recipe.data.seq_len if _is_masked(recipe) and device == "cpu" else 0
-    return norms + heads + widths + adapters + mask
+    return norms + heads + widths + adapters
 
 
 def _is_masked(recipe: Recipe) -> bool:
-    """Rows of several documents take a mask, which scaled_dot_product_attention keeps in float32."""
+    """Rows of several documents take a mask on a CPU: a number for each pair of positions, shared by the layers."""
     return recipe.data.pack and recipe.objective in ("pretrain", "sft")
 
 

@@ -98,7 +98,7 @@ class OptimizerRecipe:
     final_share: float = 0.1
     """The last learning rate, as a share of the peak."""
     weight_decay: float = 0.1
-    """Decoupled decay of matrices; norms and biases have none."""
+    """Decoupled decay of matrices; norms, biases and the embedding table have none."""
     beta1: float = 0.9
     """Decay of the mean of gradients."""
     beta2: float = 0.95

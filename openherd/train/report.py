@@ -26,10 +26,19 @@ Entry = Mapping[str, Any]
 
 def write_report(folder: Path, recipe_toml: str) -> None:
     """Write RUN/loss.svg and RUN/report.html from the run's log, in place of those that are there."""
-    entries = list(read_log(folder))
+    entries = latest(read_log(folder))
     svg = loss_svg(_points(entries, None), _points(entries, "evaluation"))
     _replace(folder / LOSS_FILE, svg)
     _replace(folder / REPORT_FILE, page(folder.name, entries, svg, recipe_toml))
+
+
+def latest(entries: Iterable[Entry]) -> list[Entry]:
+    """In the order of steps. A run that was killed does some steps again: of each the last line counts, as of each
+    evaluation and sample."""
+    kept: dict[object, Entry] = {}
+    for entry in entries:
+        kept[entry.get("event"), entry.get("step"), entry.get("prompt")] = entry
+    return sorted(kept.values(), key=lambda entry: entry["step"] if _is_number(entry.get("step")) else 0)
 
 
 def page(name: str, entries: Sequence[Entry], svg: str, recipe_toml: str) -> str:
@@ -68,7 +77,7 @@ def _figures(entries: Sequence[Entry]) -> Iterable[tuple[str, str]]:
     tokens = [entry["tokens"] for entry in steps if _is_number(entry.get("tokens"))]
     seconds = [entry["seconds"] for entry in steps if _is_number(entry.get("seconds"))]
     if tokens:
-        yield "tokens learnt from", f"{sum(tokens):,.0f}"
+        yield "tokens read", f"{sum(tokens):,.0f}"
     if seconds:
         yield "time in steps", duration(sum(seconds))
     if tokens and sum(seconds):

@@ -96,7 +96,9 @@ def _train(ingredients: Ingredients, world: World, interrupts: Interrupts, say: 
         )
         watch = _Watch(line, recipe)
         try:
-            return assemble(ingredients, world, log, progress=watch, interrupts=interrupts).run()
+            return assemble(
+                ingredients, world, log, progress=watch, interrupts=interrupts, say=lambda text: say(f"herd: {text}")
+            ).run()
         finally:
             line.close()
             if world.is_main:
@@ -108,7 +110,8 @@ def _keep(ingredients: Ingredients) -> None:
     out = ingredients.recipe.run.out
     out.mkdir(parents=True, exist_ok=True)
     keep_model_facts(out, ingredients.facts())
-    if not (out / RECIPE_FILE).exists():
+    if not steps_of(out):  # a run that goes on keeps the recipe it was begun with
+        (out / RECIPE_FILE).unlink(missing_ok=True)
         write_new_text(out / RECIPE_FILE, as_toml(ingredients.recipe))
 
 
