@@ -1,0 +1,80 @@
+"""DPO of the default model on rasbt's pairs of polite and rude answers: held-out preference accuracy, with curves.
+
+    python bench/preferences.py FOLDER [--pairs FILE.json] [--recipe recipes/preferences.toml]
+
+FOLDER keeps the split, the prepared data and the run; a second call goes on where the first ended. The split is drawn
+with a fixed seed; pairs of two equal answers are left out. Before training accuracy is 0 by definition: the model and
+its reference are the same, so nothing is preferred. `accuracy` counts pairs whose chosen answer gained more than the
+rejected one over the reference (Rafailov et al. 2023, the implicit reward).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from openherd.train.assemble import assemble
+from openherd.train.ingredients import open_ingredients
+from openherd.train.parallel.world import World
+from openherd.train.prepare import WeightedPath, prepare
+from openherd.train.recipe_file import load_recipe
+from openherd.train.run_log import RunLog, read_log
+from openherd.train.tokenizer_source import open_tokenizer
+
+PAIRS = Path("/work/shared/data/rasbt_instruct/instruction-data-with-preference.json")
+RECIPE = Path(__file__).parents[1] / "recipes" / "preferences.toml"
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("folder", type=Path)
+    arguments.add_argument("--pairs", type=Path, default=PAIRS)
+    arguments.add_argument("--recipe", type=Path, default=RECIPE)
+    arguments.add_argument("--held-out", type=int, default=100, help="pairs to measure on")
+    arguments.add_argument("--threads", type=int, default=2)
+    given = arguments.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    train_on, held_out = split(given.pairs, given.folder, given.held_out)
+    recipe = load_recipe(given.recipe)
+    recipe = replace(recipe, data=replace(recipe.data, train=(train_on,), evaluation=(held_out,)))
+    recipe = replace(recipe, run=replace(recipe.run, out=given.folder / "run", threads=given.threads))
+    ingredients = open_ingredients(recipe, device="cpu", cores=given.threads)
+
+    import torch
+
+    torch.set_num_threads(given.threads)
+    with RunLog(ingredients.recipe.run.out, tensorboard=False) as log:
+        assemble(ingredients, World.single(), log, progress=show).run()
+    for entry in read_log(ingredients.recipe.run.out):
+        if entry.get("event") == "evaluation":
+            print(
+                json.dumps({name: value for name, value in entry.items() if name not in ("event", "time")}), flush=True
+            )
+
+
+def split(pairs: Path, folder: Path, held_out: int) -> tuple[Path, Path]:
+    """Prepared folders to learn from and to measure on."""
+    rows = [row for row in json.loads(pairs.read_text()) if row["chosen"] != row["rejected"]]
+    random.Random(0).shuffle(rows)
+    source = open_tokenizer(None)
+    tokenizer = source.tokenizer()
+    folders = []
+    for name, part in (("train", rows[held_out:]), ("held_out", rows[:held_out])):
+        file = folder / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in part))
+        folders.append(folder / name)
+        if not folders[-1].exists():
+            prepare([WeightedPath(file)], folders[-1], tokenizer, source.chat_template(tokenizer))
+    return folders[0], folders[1]
+
+
+def show(step: int, metrics: object) -> None:
+    assert isinstance(metrics, dict)
+    print(f"step {step}: loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
