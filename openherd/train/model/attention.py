@@ -65,15 +65,17 @@ def sees(batch: Batch, window: int) -> Tensor:
 
 
 def _mask(config: ModelConfig, batch: Batch, window: int, dtype: torch.dtype) -> Tensor:
-    """What scaled_dot_product_attention takes: booleans [B or 1, 1, T, T], or ALiBi's biases, -inf where unseen."""
-    seen = sees(batch, window)[:, None]
-    if not config.alibi_max_bias:
-        return seen
+    """What is added to scores, [B or 1, 1 or H, T, T]: 0 or ALiBi's bias, and -inf where a query does not see the key.
+
+    Not booleans: from those the kernel makes this in every layer anew, and every layer keeps its own.
+    """
     T, device = batch.token_ids.shape[1], batch.token_ids.device
-    places = torch.arange(T, device=device)
-    slopes = torch.tensor(alibi_slopes(config), dtype=torch.float32, device=device)
-    biases = -slopes[:, None, None] * (places[:, None] - places)  # [H, T, T]
-    return torch.where(seen, biases, -torch.inf).to(dtype)
+    biases = torch.zeros((), device=device)
+    if config.alibi_max_bias:
+        places = torch.arange(T, device=device)
+        slopes = torch.tensor(alibi_slopes(config), dtype=torch.float32, device=device)
+        biases = -slopes[:, None, None] * (places[:, None] - places)  # [H, T, T]
+    return torch.where(sees(batch, window)[:, None], biases, -torch.inf).to(dtype)
 
 
 def _for_each_query_head(x: Tensor, n_heads: int) -> Tensor:
@@ -87,5 +89,4 @@ def _capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, config: ModelConfig) 
     scale = q.shape[-1] ** -0.5 if config.attention_scale is None else config.attention_scale
     cap = config.attention_softcap
     scores = torch.tanh((q @ k.transpose(-1, -2)).float() * (scale / cap)) * cap
-    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(dim=-1).to(q.dtype) @ v
+    return (scores + mask).softmax(dim=-1).to(q.dtype) @ v
