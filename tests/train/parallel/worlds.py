@@ -1,21 +1,30 @@
-"""What each process of the tests' worlds does. Called by `processes.together`; the world of one is the test itself."""
+"""What each process of the tests' worlds does. Called by `processes.together`, and by the tests for a world of one."""
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from openherd.config import ModelConfig
 from openherd.train.batch import PADDING, Batch
+from openherd.train.checkpoint import find
+from openherd.train.loop import Trainer
 from openherd.train.loss import nll_sum
 from openherd.train.model.decoder import Decoder
 from openherd.train.model.filling import whole
 from openherd.train.model.initial import initialise
+from openherd.train.objectives.likelihood import Likelihood
+from openherd.train.order import DataOrder
 from openherd.train.parallel.world import World
+from openherd.train.run_log import RunLog
+from openherd.train.token_file import open_tokens
+from tests.train.loop import small_run
 
 CONFIG = ModelConfig(
     family="llama", dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, ffn_dim=48, vocab_size=65,
@@ -38,70 +47,93 @@ def batch_of(step: int, rank: int = 0, size: int = 1) -> Batch:
     return Batch(*arrays, torch.from_numpy(weights[mine].astype(np.float32)))
 
 
-def new_model(world: World) -> Decoder:
-    """Made on "meta" where it is divided, so that a shard is all that is ever filled."""
-    model = world.wrap(Decoder(CONFIG, device="cpu" if world.num_processes == 1 else "meta"))
-    initialise(model, seed=1)
-    return model
-
-
-def backward(world: World, model: Decoder, step: int) -> tuple[float, float]:
-    """Loss of the step and the norm of its gradients, which are left in the parameters."""
-    batch = batch_of(step, world.rank, world.size)
-    total = world.sum(batch.num_learnt)
-    loss = nll_sum(model, model(batch), batch) / total
-    model.zero_grad()
-    loss.backward()
-    return world.sum(float(loss)), world.gradient_norm(model.parameters())
-
-
 def gradients(argument: dict[str, Any]) -> dict[str, Any]:
-    """Loss, norm and every whole gradient of a first step."""
+    """A first step's loss, its gradients' norm and, saved by the main process, every whole gradient."""
     with World.from_environment("cpu", tensor_parallel=argument["tensor_parallel"]) as world:
-        model = new_model(world)
-        loss, norm = backward(world, model, step=0)
-        grads = {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
-        held = sum(_local(p).numel() for p in model.parameters())
-        place = [world.rank, world.size, world.tensor_parallel]
+        # Where the model is divided it is made on "meta": a shard is all that is ever filled.
+        model = world.wrap(Decoder(CONFIG, device="cpu" if world.num_processes == 1 else "meta"))
+        initialise(model, seed=1)
+        parameters = dict(model.named_parameters())
+        batch = batch_of(0, world.rank, world.size)
+        loss = nll_sum(model, model(batch), batch) / world.sum(batch.num_learnt)
+        loss.backward()
+        grads = {name: whole(p.grad) for name, p in parameters.items() if p.grad is not None}
         if world.is_main:
-            world_of_one = World.single()
-            world_of_one.save_tensors(Path(argument["out"]), grads)
-        return {"place": place, "loss": loss, "norm": norm, "held": held, "any": world.any(world.rank == 1)}
-
-
-def train(argument: dict[str, Any]) -> dict[str, Any]:
-    """Steps [first, last) by AdamW, from a folder of weights and moments if one is given, into another."""
-    with World.from_environment("cpu") as world:
-        model = new_model(world)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        if argument["start"]:
-            _restore(world, model, optimizer, Path(argument["start"]), argument["first"])
-        losses = []
-        for step in range(argument["first"], argument["last"]):
-            loss, norm = backward(world, model, step)
-            losses.append([loss, norm])
-            optimizer.step()
-        folder = Path(argument["out"])
-        world.save_tensors(folder / "model", model.state_dict())
-        world.save_tensors(folder / "optimizer", _moments(model, optimizer))
-        return {"losses": losses}
-
-
-def _restore(world: World, model: Decoder, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
-    world.load_tensors(folder / "model", model.state_dict())
-    for parameter in model.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
+            World.single().save_tensors(Path(argument["out"]), grads)
+        return {
+            "place": [world.rank, world.size, world.tensor_parallel],
+            "loss": world.sum(float(loss.detach())),
+            "norm": world.gradient_norm(parameters.values()),
+            "held": sum(getattr(p, "_local_tensor", p).numel() for p in parameters.values()),
+            "any": world.any(world.rank == 1),
         }
-    world.load_tensors(folder / "optimizer", _moments(model, optimizer))
 
 
-def _moments(model: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    kinds = ("exp_avg", "exp_avg_sq")
-    return {f"{k}.{name}": optimizer.state[p][k] for name, p in model.named_parameters() for k in kinds}
+class Watched(Likelihood):
+    """Keeps a digest of each step's rows, whichever of them are this process's."""
+
+    def __init__(self, order: DataOrder) -> None:
+        super().__init__(order)
+        self.seen: dict[int, str] = {}
+        self._rows = order
+
+    def micro_batches(self, step: int, rank: int, world: int, micro_rows: int) -> list[Batch]:
+        batches = super().micro_batches(step, rank, world, micro_rows)
+        all_rows, at = self._rows.rows(step).token_ids, rank * small_run.ROWS // world
+        for batch in batches:
+            n, width = batch.token_ids.shape
+            assert np.array_equal(batch.token_ids.numpy(), all_rows[at : at + n, :width])
+            at += n
+        assert at == (rank + 1) * small_run.ROWS // world
+        self.seen[step] = hashlib.sha256(all_rows.tobytes()).hexdigest()
+        return batches
 
 
-def _local(parameter: Tensor) -> Tensor:
-    return getattr(parameter, "_local_tensor", parameter)
+def trained(argument: dict[str, Any], world: World) -> dict[str, Any]:
+    """Train in the folder `out` until `last`, going on where a checkpoint is: losses, rows and digests by step."""
+    recipe = small_run.recipe_of(Path(argument["out"]), Path(argument["data"]), micro_rows=2, checkpoint_every=2)
+    model = world.wrap(Decoder(small_run.CONFIG))
+    initialise(model, recipe.run.seed)
+    folders = [open_tokens(folder) for folder in recipe.data.train]
+    order = DataOrder(folders, seq_len=recipe.data.seq_len, rows_per_step=recipe.run.rows_per_step, seed=3)
+    objective, losses = Watched(order), {}
+    log = RunLog(recipe.run.out if world.is_main else None, tensorboard=False)
+    made = Trainer(model, objective, recipe, world, log, evaluation=lambda model, stop: {"loss": 1.0})
+    report = made._report
+
+    def stopping(found: Any, rate: float, seconds: float) -> None:
+        """As if a signal came in the step before `last`."""
+        losses[made.state.step - 1] = found.loss
+        report(found, rate, seconds)
+        if made.state.step == argument["last"]:
+            made.interrupts.received = 15
+
+    made._report = stopping  # type: ignore[method-assign]
+    outcome = made.run()
+    return {"losses": losses, "seen": objective.seen, "step": outcome.state.step, "digests": _digests(made)}
+
+
+def _digests(made: Trainer) -> dict[str, str]:
+    """Of every weight and moment this process holds, and of the state."""
+    tensors = {**made._weights(), **made.adamw.moments()}
+    held = {name: getattr(value, "_local_tensor", value) for name, value in tensors.items()}
+    digest = hashlib.sha256(b"".join(held[name].detach().numpy().tobytes() for name in sorted(held)))
+    return {"tensors": digest.hexdigest(), "state": repr(asdict(made.state))}
+
+
+def phases(argument: dict[str, Any]) -> dict[str, Any]:
+    """A whole run and one that is cut and goes on, both of two processes; then one that a single process began."""
+    torch.set_num_threads(1)
+    data, root = argument["data"], Path(argument["root"])
+    with World.from_environment("cpu") as world:
+        answers = {
+            "whole": trained({"data": data, "out": str(root / "whole"), "last": small_run.STEPS}, world),
+            "cut": trained({"data": data, "out": str(root / "cut"), "last": 5}, world),
+        }
+        if world.is_main:
+            shutil.copytree(root / "cut", root / "for-one")
+        world.barrier()
+        answers["resumed"] = trained({"data": data, "out": str(root / "cut"), "last": small_run.STEPS}, world)
+        answers["from-one"] = trained({"data": data, "out": str(root / "one"), "last": small_run.STEPS}, world)
+        num_files = len(list((find(root / "whole") / "model").glob("*.safetensors")))
+        return answers | {"files": num_files, "rank": world.rank}
