@@ -6,8 +6,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+import torch.utils.deterministic
+
+deterministic_module: Any = torch.utils.deterministic
 
 
 @contextmanager
@@ -15,11 +19,14 @@ def deterministic() -> Iterator[None]:
     """Algorithms that give the same bits each time, where PyTorch has them; it warns where it has not."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's library is first used
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = deterministic_module.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
+    deterministic_module.fill_uninitialized_memory = False  # a debugging aid that writes every new tensor twice
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
+        deterministic_module.fill_uninitialized_memory = filled
 
 
 def seed_torch(seed: int, step: int, rank: int) -> None:

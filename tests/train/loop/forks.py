@@ -63,6 +63,7 @@ class Forks:
 
 def _serve() -> None:
     import torch
+    import torch._dynamo  # optimisers import it, which takes longer than the runs here
 
     from tests.train.loop import roles
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -134,9 +135,16 @@ def resume_without_pickle(out: str, data: str) -> int:
 
         return called
 
-    for module, name in ((pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")):
+    class Unpickler(pickle.Unpickler):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            seen.append("pickle.Unpickler")
+            super().__init__(*arguments, **more)
+
+    pickle.Unpickler = Unpickler  # type: ignore[misc]
+    for module, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
         setattr(module, name, counting(f"{module.__name__}.{name}", getattr(module, name)))
     pickle.loads(pickle.dumps(Path))
+    pickle.Unpickler(io.BytesIO(pickle.dumps(1)))
     (Path(out) / "control.json").write_text(json.dumps(seen))
     seen.clear()
     status = train(out, data)

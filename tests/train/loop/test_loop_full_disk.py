@@ -45,7 +45,7 @@ def test_t3_full_disk(foreseen: bool, small_disk: Path, data: Path, monkeypatch:
     assert steps_of(small_disk / "run") == [0]
     assert read_saved(find(small_disk / "run")).state.step == 0
     assert not list((small_disk / "run" / "checkpoints").glob(".step-*"))  # what it had written makes room again
-    subprocess.run(["mount", "-o", "remount,size=128m", small_disk], check=True)
+    subprocess.run(["mount", "-o", "remount,size=256m", small_disk], check=True)
     assert trainer(run, config=WIDE).run().state.step == 2
     assert events(small_disk / "run", "resume")[-1]["step"] == 0
 
