@@ -37,6 +37,7 @@ from openherd.train.tokenizer_source import open_tokenizer
 from openherd.train.tokenizer_training import MIN_VOCAB, train_tokenizer
 
 LAYERS, DIM, HEADS, CONTEXT, BATCH = 4, 128, 4, 64, 12
+FFN_DIM = 320  # of a gated feed-forward, three matrices; nanoGPT has two, 512 wide
 LEARNING_RATE = 3e-3
 TURN = 50
 
@@ -167,7 +168,7 @@ def _prepared(text: str, folder: Path) -> Path:
 def _overrides(folder: Path, steps: int, threads: int, learning_rate: float, out: Path) -> dict[str, dict[str, Any]]:
     return {
         "model": {"tokenizer": str(folder / "bytes"), "n_layers": LAYERS, "dim": DIM, "n_heads": HEADS}
-        | {"n_kv_heads": HEADS, "max_seq_len": CONTEXT},
+        | {"n_kv_heads": HEADS, "ffn_dim": FFN_DIM, "max_seq_len": CONTEXT},
         "data": {"train": (folder / "train_tokens",), "evaluation": (folder / "held_out_tokens",), "seq_len": CONTEXT},
         "optimizer": {"learning_rate": learning_rate, "warmup_steps": max(1, min(100, steps // 10)), "beta2": 0.99},
         "run": {"out": out / "run", "steps": steps, "rows_per_step": BATCH, "micro_rows": BATCH, "threads": threads}

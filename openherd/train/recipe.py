@@ -9,7 +9,6 @@ Not covered: which keys go together, which `recipe_checks` knows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -279,7 +278,7 @@ def _whole(key: str, value: Any, low: int, high: int) -> None:
 
 
 def _number(key: str, value: Any, low: float, high: float) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
+    if type(value) not in (int, float) or not low <= value <= high:  # which nan is not
         raise OptionError(f"{key} must be a number from {low:g} to {high:g}, not {value!r}")
 
 

@@ -112,7 +112,7 @@ def _check_lora(recipe: Recipe) -> None:
     if not lora.rank:
         for name in _changed(lora, LoraRecipe()):
             raise InputError(
-                f"lora.{name} has no effect with lora.rank 0, which trains all weights",
+                f"lora.{name} has no effect while lora.rank is 0, which trains all weights",
                 hint="set lora.rank (--rank 16)",
             )
         return
