@@ -23,6 +23,8 @@ class Layout:
 
     num_learnt: float  # the sum of the weights
     one_document: bool  # each row is one document at positions 0, 1, ..., and then at most padding
+    all_learnt: bool = False  # no weight is 0
+    lengths: tuple[tuple[int, ...], ...] = ()  # of each row: how long its documents (and its padding) are, in order
 
     @classmethod
     def of(cls, positions: NDArray[np.int64], documents: NDArray[np.int64], weights: NDArray[np.float32]) -> Layout:
@@ -31,7 +33,14 @@ class Layout:
         ends_once = not np.any(first[:, 1:] & ~first[:, :-1])
         counted = np.all((positions == np.arange(positions.shape[1])) | ~first | padding)
         alone = bool(ends_once and counted and np.all(first | padding))
-        return cls(num_learnt=float(weights.sum(dtype=np.float64)), one_document=alone)
+        total = float(weights.sum(dtype=np.float64))
+        return cls(total, alone, bool(weights.all()), tuple(_lengths(row) for row in documents))
+
+
+def _lengths(documents: NDArray[np.int64]) -> tuple[int, ...]:
+    """The lengths of the runs of one number in a row."""
+    ends = np.flatnonzero(np.diff(documents)) + 1
+    return tuple(np.diff(ends, prepend=0, append=len(documents)).tolist())
 
 
 _UNKNOWN = Layout(0.0, False)

@@ -44,7 +44,7 @@ def token_logprobs(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0)
 def _learnt(hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states, targets and weights of the positions whose weight is not 0: [N, D], [N], [N]."""
     rows, targets, weights = hidden.flatten(0, 1), batch.targets.flatten(), batch.weights.flatten()
-    if batch.layout.num_learnt == weights.numel():
+    if batch.layout.all_learnt:
         return rows, targets, weights
     places = weights.nonzero().squeeze(1)
     return rows[places], targets[places], weights[places]

@@ -2,16 +2,17 @@
 
 Which code computes it, and why:
 
-* Rows of one document and no window: scaled_dot_product_attention with is_causal. The fastest that PyTorch has on
-  every device; no mask exists, and the upper triangle is not computed.
-* Otherwise on a CPU: the same function with a mask [B, 1, T, T], made once for all layers.
-* Otherwise on a GPU: FlexAttention, whose block mask skips what no query of a block sees (`flex_attention.py`).
-* Capped scores (Gemma 2) on a CPU: the matrix products themselves, since the fused kernel cannot cap.
+* Rows of one document: scaled_dot_product_attention with is_causal, the fastest that PyTorch has on every device; the
+  upper triangle is not computed.
+* Rows of several documents on a CPU: the same for one document after another, which computes nothing twice and nothing
+  in vain (a quarter of the time that a mask over the row takes, for 8 documents of 128 tokens), and makes isolation a
+  matter of structure.
+* On a GPU, where many small kernels cost more than they save: FlexAttention, whose block mask skips what no query of a
+  block sees (`flex.py`). It also serves windows, biases and capped scores there.
+* Windows and ALiBi on a CPU: a mask of distances, made once for all layers. Capped scores (Gemma 2) on a CPU: the
+  matrix products themselves, since the fused kernel cannot cap.
 
-A key that a query does not see has weight exp(-inf), exactly 0, so another document cannot change a bit of the result
-(short of infinite or NaN activations).
-
-Legend: B rows, T positions, H query heads, K key/value heads, hd values of a head.
+Legend: B rows, T positions, H query heads, K key/value heads, hd values of a head, L positions of a document.
 """
 
 from __future__ import annotations
@@ -30,56 +31,57 @@ class Attention:
     """Attention over one batch. What the layers share is made here, before the first of them runs."""
 
     def __init__(self, config: ModelConfig, batch: Batch, dtype: torch.dtype) -> None:
-        self._config, T = config, batch.token_ids.shape[1]
+        self._config, T, device = config, batch.token_ids.shape[1], batch.token_ids.device
         self._windows = [w if (w := config.window(layer)) < T else 0 for layer in range(config.n_layers)]
-        self._plain = batch.layout.one_document and not (config.attention_softcap or config.alibi_max_bias)
-        masked = {window for window in self._windows if window or not self._plain}
-        self._flex = {window: FlexAttention(config, batch, window) for window in masked if batch.token_ids.is_cuda}
-        self._masks = {window: _mask(config, batch, window, dtype) for window in masked - self._flex.keys()}
+        self._lengths = () if batch.layout.one_document else batch.layout.lengths
+        unmasked = not (config.attention_softcap or config.alibi_max_bias)
+        masked = {window for window in self._windows if window or not unmasked}
+        by_flex = masked if batch.layout.one_document else set(self._windows)
+        self._flex = {window: FlexAttention(config, batch, window) for window in by_flex if device.type == "cuda"}
+        self._masks = {window: _mask(config, T, window, dtype, device) for window in masked - self._flex.keys()}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, T, hd], k and v [B, K, T, hd] -> [B, H, T, hd]."""
-        scale, window = self._config.attention_scale, self._windows[layer]
+        window = self._windows[layer]
         if window in self._flex:
             return self._flex[window](q, k, v)
         k, v = (_for_each_query_head(x, q.shape[1]) for x in (k, v))
-        if window not in self._masks:
+        mask = self._masks.get(window)
+        return self._by_documents(q, k, v, mask) if self._lengths else self._causal(q, k, v, mask)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # documents change from batch to batch
+    def _by_documents(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        rows = []
+        for lengths, *row in zip(self._lengths, q.split(1), k.split(1), v.split(1), strict=True):
+            documents = zip(*(x.split(lengths, dim=2) for x in row), strict=True)
+            rows.append(torch.cat([self._causal(q, k, v, mask) for q, k, v in documents], dim=2))
+        return torch.cat(rows)
+
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """Of one document in each row."""
+        scale = self._config.attention_scale
+        if mask is None:
             return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        mask = mask[..., : q.shape[2], : q.shape[2]]
         if self._config.attention_softcap:
-            return _capped(q, k, v, self._masks[window], self._config)
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=self._masks[window], scale=scale)
+            return _capped(q, k, v, mask, self._config)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
-def sees(batch: Batch, window: int) -> Tensor:
-    """[B or 1, T, T]: whether the query of the second dimension sees the key of the third.
-
-    Rows of one document all see alike; what padding sees is of no account to them.
-    """
-    T, device = batch.token_ids.shape[1], batch.token_ids.device
+def _mask(config: ModelConfig, T: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to scores, [1, 1 or H, T, T]: 0 or ALiBi's bias, and -inf where a query does not see the key."""
     places = torch.arange(T, device=device)
-    distances = places[:, None] - places  # within a document the distance of places is that of positions
-    causal = distances >= 0 if not window else (distances >= 0) & (distances < window)
-    if batch.layout.one_document:
-        return causal[None]
-    return causal & (batch.documents[:, :, None] == batch.documents[:, None, :])
-
-
-def _mask(config: ModelConfig, batch: Batch, window: int, dtype: torch.dtype) -> Tensor:
-    """What is added to scores, [B or 1, 1 or H, T, T]: 0 or ALiBi's bias, and -inf where a query does not see the key.
-
-    Not booleans: from those the kernel makes this in every layer anew, and every layer keeps its own.
-    """
-    T, device = batch.token_ids.shape[1], batch.token_ids.device
-    biases = torch.zeros((), device=device)
+    distances = places[:, None] - places  # [T, T]
+    seen = (distances >= 0) & (distances < (window or T))
+    biases = torch.zeros(1, 1, 1, device=device)
     if config.alibi_max_bias:
-        places = torch.arange(T, device=device)
         slopes = torch.tensor(alibi_slopes(config), dtype=torch.float32, device=device)
-        biases = -slopes[:, None, None] * (places[:, None] - places)  # [H, T, T]
-    return torch.where(sees(batch, window)[:, None], biases, -torch.inf).to(dtype)
+        biases = -slopes[:, None, None] * distances  # [H, T, T]
+    return torch.where(seen, biases, -torch.inf).to(dtype)[None]
 
 
 def _for_each_query_head(x: Tensor, n_heads: int) -> Tensor:
-    """Keys or values [B, K, T, hd] as [B, H, T, hd], a view where that is possible."""
+    """Keys or values [B, K, T, hd] as [B, H, T, hd]; on a CPU as fast as the kernel's own grouping."""
     B, K, T, hd = x.shape
     return x if n_heads == K else x[:, :, None].expand(B, K, n_heads // K, T, hd).reshape(B, n_heads, T, hd)
 
