@@ -29,12 +29,19 @@ from openherd.train.trained_model import RECIPE
 LICENSE = "apache-2.0"
 
 
+STORY = (
+    "Once upon a time there was a miller who had three sons, a mill, a donkey and a cat. The sons had to grind, the"
+    " donkey had to fetch the corn and carry the flour, and the cat had to catch the mice. When the miller died, the"
+    " three sons divided what he left: the eldest took the mill, the second the donkey, and the third took the cat."
+)
+
+
 @cache
 def tokenizer_folder() -> Path:
-    """A vocabulary of 320 tokens, trained on this file."""
+    """A vocabulary of 320 tokens."""
     folder = Path(mkdtemp()) / "tokenizer"
     text = Path(mkdtemp()) / "text.txt"
-    text.write_text(Path(__file__).read_text() * 2)
+    text.write_text(STORY)
     train_tokenizer([text], folder, 320)
     return folder
 
@@ -94,3 +101,12 @@ def _spread(model: Decoder) -> None:
                 parameter.mul_(6)
             else:
                 parameter.add_(torch.rand(parameter.shape, generator=generator(3, name)) * 0.2)
+
+
+def export_folder(out: str) -> None:
+    """The first run's model as `herd train export --type f32` writes it."""
+    from openherd.cli import main
+
+    run = Path(mkdtemp()) / "run"
+    full_run(run)
+    assert main(["train", "export", str(run), out, "--type", "f32", "--threads", "1"]) == 0
