@@ -31,7 +31,8 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """A context manager in which the signals are ours; in threads other than the main one it changes nothing."""
+    """A context manager, which may be entered again inside, in which the signals are ours. In threads other than the
+    main one it changes nothing."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -39,9 +40,11 @@ class Interrupts:
         self._at = 0.0
         self._deferring = False
         self._before: dict[int, Callable[..., Any] | int | None] = {}
+        self._entered = 0
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        self._entered += 1
+        if self._entered == 1 and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
@@ -50,9 +53,11 @@ class Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        self._entered -= 1
+        if not self._entered:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before.clear()
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -127,8 +127,7 @@ class Trainer:
             while not self._is_over():
                 self._step()
         assert self._saved is not None
-        finished = self.state.step >= self.recipe.run.steps
-        return Outcome(self.state, self._saved, None if finished else self.interrupts.received)
+        return Outcome(self.state, self._saved, None if self._is_finished() else self.interrupts.received)
 
     def gradients(self, step: int) -> Gradients:
         """Add the gradients of a step's loss to the parameters' `.grad`."""
@@ -215,6 +214,11 @@ class Trainer:
 
     def _is_asked_to_end(self) -> bool:
         return self.world.any(self.interrupts.received is not None)
+
+    def _is_finished(self) -> bool:
+        """Every step is made, and the last evaluation too."""
+        state, steps = self.state, self.recipe.run.steps
+        return state.step >= steps and (self.evaluation is None or state.evaluated >= steps)
 
     def _is_due(self, every: int, last: int) -> bool:
         step = self.state.step

@@ -50,7 +50,7 @@ def test_ignored_signals_stay_ignored_and_handlers_come_back() -> None:
     try:
         with Interrupts() as interrupts:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            with interrupts.deferred():
+            with interrupts, interrupts.deferred():  # as the loop does within the command
                 signal.raise_signal(signal.SIGTERM)
             assert interrupts.received == signal.SIGTERM
             signal.raise_signal(signal.SIGINT)  # within a second: torchrun's copy of the same wish
