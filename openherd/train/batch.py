@@ -24,7 +24,7 @@ class Layout:
     num_learnt: float  # the sum of the weights
     one_document: bool  # each row is one document at positions 0, 1, ..., and then at most padding
     all_learnt: bool = False  # no weight is 0
-    lengths: tuple[tuple[int, ...], ...] = ()  # of each row: how long its documents (and its padding) are, in order
+    lengths: tuple[tuple[int, ...], ...] = ()  # otherwise: how long each row's documents (and its padding) are
 
     @classmethod
     def of(cls, positions: NDArray[np.int64], documents: NDArray[np.int64], weights: NDArray[np.float32]) -> Layout:
@@ -34,7 +34,8 @@ class Layout:
         counted = np.all((positions == np.arange(positions.shape[1])) | ~first | padding)
         alone = bool(ends_once and counted and np.all(first | padding))
         total = float(weights.sum(dtype=np.float64))
-        return cls(total, alone, bool(weights.all()), tuple(_lengths(row) for row in documents))
+        lengths = () if alone else tuple(_lengths(row) for row in documents)
+        return cls(total, alone, bool(weights.all()), lengths)
 
 
 def _lengths(documents: NDArray[np.int64]) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ class Attention:
     def __init__(self, config: ModelConfig, batch: Batch, dtype: torch.dtype) -> None:
         self._config, T, device = config, batch.token_ids.shape[1], batch.token_ids.device
         self._windows = [w if (w := config.window(layer)) < T else 0 for layer in range(config.n_layers)]
-        self._lengths = () if batch.layout.one_document else batch.layout.lengths
+        self._lengths = batch.layout.lengths
         unmasked = not (config.attention_softcap or config.alibi_max_bias)
         masked = {window for window in self._windows if window or not unmasked}
         by_flex = masked if batch.layout.one_document else set(self._windows)

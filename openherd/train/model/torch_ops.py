@@ -64,7 +64,7 @@ class TorchOps:
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, T, n * hd] as [B, T, n, hd]; n from x itself, which under tensor parallelism has a share of the heads."""
-        return x.unflatten(-1, (-1, self._config.head_dim))
+        return x.reshape(*x.shape[:-1], -1, self._config.head_dim)
 
     def gate(self, activation: Activation, gate: Tensor, up: Tensor) -> Tensor:
         return self.activate(activation, gate) * up
