@@ -1,4 +1,4 @@
-"""The forecast of a run: memory from the recipe, time and cost from a few real steps on this machine.
+"""The forecast of a run: memory from the recipe, then memory, time and cost from a few real steps on this machine.
 
 Said before anything is begun; a run that does not fit the memory is refused with what to change. Time is steps,
 evaluations, samples and checkpoints as often as the recipe says, each as long as it was when it was tried.
@@ -16,7 +16,7 @@ from openherd.config import ModelConfig
 from openherd.engine.memory import free_memory
 from openherd.train.assemble import DTYPES
 from openherd.train.ingredients import Ingredients
-from openherd.train.machine import Machine, measure_machine
+from openherd.train.machine import Machine, forget_peak, measure_machine, peak_memory, resident_memory
 from openherd.train.memory import (
     Memory,
     as_table,
@@ -134,9 +134,10 @@ def forecast(
         return replace(made, remedy=_remedy(made, world))
     if not timed:
         return made
+    before, is_counted = resident_memory(world.device), forget_peak(world.device)
     machine = measure_machine(world.device.type, DTYPES[recipe.run.dtype], recipe.run.threads)
-    measured = probe(ingredients, world)
-    return replace(made, machine=machine, probe=measured, needed_bytes=measured.peak_bytes or made.needed_bytes)
+    made = replace(made, machine=machine, probe=probe(ingredients, world))
+    return replace(made, needed_bytes=peak_memory(world.device) - before) if is_counted else made
 
 
 def lines_of(forecast: Forecast) -> list[str]:

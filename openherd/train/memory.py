@@ -125,7 +125,9 @@ def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int, device: str)
 def _layer_bytes(recipe: Recipe, config: ModelConfig, size: int) -> int:
     """What autograd keeps of a layer for each token."""
     norms = 2 * (4 + size if recipe.lora.rank else 8 + size) * config.dim
-    heads = 2 * size * (config.q_dim + config.kv_dim) + 4 * config.n_heads  # before and after rotation; sums of softmax
+    # Queries and what attention gives, keys and values, sums of softmax. Shared key heads are copied for their queries.
+    keys = config.q_dim if 1 < config.n_kv_heads < config.n_heads else config.kv_dim
+    heads = 2 * size * (config.q_dim + keys) + 4 * config.n_heads
     widths = 4 * size * config.ffn_dim if config.gated else 2 * size * config.ffn_dim
     adapters = size * recipe.lora.rank * sum(_is_target(recipe, name) for name in linear_maps(config))
     return norms + heads + widths + adapters

@@ -24,7 +24,6 @@ from openherd.train.batch import Batch
 from openherd.train.checkpoint import MODEL, OPTIMIZER, save
 from openherd.train.evaluation import Evaluation
 from openherd.train.ingredients import Ingredients
-from openherd.train.machine import forget_peak, peak_memory, resident_memory
 from openherd.train.model.decoder import Decoder
 from openherd.train.objectives.objective import Objective
 from openherd.train.objectives.reference import Reference
@@ -42,7 +41,7 @@ CHECKPOINT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Seconds of each part of a run, once, and the memory that they took together."""
+    """Seconds of each part of a run, once."""
 
     start: float  # until the first step: weights made or loaded, data laid out
     step: float
@@ -50,13 +49,10 @@ class Probe:
     evaluation: float
     samples: float
     checkpoint: float
-    peak_bytes: int  # above what the process had before; 0 where the system does not say
 
 
 def probe(ingredients: Ingredients, world: World) -> Probe:
     """Takes some ten seconds with small models, and longer where one micro-batch or loading does."""
-    before = resident_memory(world.device)
-    forget_peak(world.device)
     began = time.perf_counter()
     model = build_model(ingredients, world)
     reference = Reference(None if ingredients.recipe.lora.rank else model)  # takes the time of one, not the memory
@@ -72,7 +68,6 @@ def probe(ingredients: Ingredients, world: World) -> Probe:
         evaluation=0.0 if evaluation is None else _time_evaluation(evaluation, model),
         samples=0.0 if samples is None else _seconds(world, partial(samples, model)),
         checkpoint=_time_checkpoint(ingredients.recipe.run.out, model, adamw, world),
-        peak_bytes=max(0, peak_memory(world.device) - before) if before else 0,
     )
 
 

@@ -58,11 +58,11 @@ def parse_recipe(text: str, path: Path) -> Recipe:
 
 def as_toml(recipe: Recipe) -> str:
     """Every key, also those that have their default: `parse_recipe` makes the same recipe of it."""
-    lines = [f"objective = {_toml(recipe.objective)}"]
+    lines = [f"objective = {toml_value(recipe.objective)}"]
     for section in SECTIONS:
         values = getattr(recipe, section)
         lines += ["", f"[{section}]"]
-        lines += [f"{entry.name} = {_toml(getattr(values, entry.name))}" for entry in fields(values)]
+        lines += [f"{entry.name} = {toml_value(getattr(values, entry.name))}" for entry in fields(values)]
     return "\n".join(lines) + "\n"
 
 
@@ -70,7 +70,7 @@ def differences(before: Recipe, after: Recipe, *, free: Collection[str] = ()) ->
     """A line for each key that differs, but for those that are `free` to: `run.steps: 100 before, 200 now`."""
     old, new = dict(flat(before)), dict(flat(after))
     changed = (key for key in old if old[key] != new[key] and key not in free)
-    return [f"{key}: {_toml(old[key])} before, {_toml(new[key])} now" for key in changed]
+    return [f"{key}: {toml_value(old[key])} before, {toml_value(new[key])} now" for key in changed]
 
 
 def flat(recipe: Recipe) -> Iterator[tuple[str, Any]]:
@@ -170,11 +170,11 @@ def _reference(model: str, folder: Path) -> str:
     return str(folder / os.path.expanduser(model)) if model and is_path and not is_name else model
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml_value, value))}]"
     if isinstance(value, str | Path):
         # JSON's escapes are TOML's, but for the one control character that JSON lets stand.
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

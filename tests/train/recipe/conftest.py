@@ -63,7 +63,9 @@ def herd(capsys: pytest.CaptureFixture[str]):
 
 
 def tiny(data: Prepared, out: Path, *more: object) -> list[object]:
-    """Flags of a run of seconds: 2 layers, 32 wide."""
+    """Flags of a run of seconds: 2 layers, 32 wide; flags in `more` replace those of the same name."""
     shape = ["--n-layers", 2, "--dim", 32, "--n-heads", 2, "--seq-len", 32, "--max-seq-len", 64]
     run = ["--rows-per-step", 4, "--steps", 6, "--threads", 1, "--device", "cpu", "--out", out]
-    return ["--tokenizer", data.vocabulary, "--train", data.train, *shape, *run, *more]
+    flags = ["--tokenizer", data.vocabulary, "--train", data.train, *shape, *run]
+    given = [(flags[at], flags[at + 1]) for at in range(0, len(flags), 2)]
+    return [word for pair in given if pair[0] not in more for word in pair] + list(more)

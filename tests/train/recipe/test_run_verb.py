@@ -16,9 +16,7 @@ from openherd.train.recipe_file import load_recipe
 from tests.train.recipe.conftest import Prepared, tiny
 
 
-def test_a_run_leaves_its_recipe_log_and_report_and_goes_on(
-    prepared: Prepared, herd: Any, tmp_path: Path
-) -> None:
+def test_a_run_leaves_its_recipe_log_and_report_and_goes_on(prepared: Prepared, herd: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     flags = tiny(prepared, out, "--evaluation", prepared.held_out, "--no-forecast")
     first = herd("run", *flags)
@@ -80,7 +78,7 @@ device = "cpu"
 def test_refusals_are_said_before_anything_is_begun(
     prepared: Prepared, herd: Any, tmp_path: Path, more: list[str], message: str
 ) -> None:
-    done = herd("run", *tiny(prepared, tmp_path / "run"), *more)
+    done = herd("run", *tiny(prepared, tmp_path / "run", *more))
     assert done.status == 2
     assert message in done.err
     assert not (tmp_path / "run").exists()

@@ -123,6 +123,6 @@ def test_the_report_escapes_and_asks_nothing_of_the_network(tmp_path: Path) -> N
     assert "<img" not in page
     assert page.count("&lt;script&gt;") == 4
     assert not re.search(r"(?:src|href)\s*=", page.replace("src=http://x/y", ""))
-    for figure in ("0.1250, best 0.1250 at step 39", "1.5000", "3,900", "20 s", "195"):
+    for figure in ("0.1250, best 0.1250 at step 39", "1.5000", "3,900", "20 s", "<td>200</td>"):
         assert figure in page
     assert (tmp_path / LOSS_FILE).read_text() in page
