@@ -14,7 +14,14 @@ flags=${FLAGS:-}
 began=$(date +%s)
 
 say() { printf '\n== %s\n' "$*"; }
-run() { printf '\n$ %s\n' "$*"; "$@"; }
+# The command as it could be typed, then what it does.
+show() {
+	line=$(basename "$1")
+	shift
+	for word in "$@"; do case $word in *[[:space:]]*) line="$line \"$word\"" ;; *) line="$line $word" ;; esac; done
+	printf '\n$ %s\n' "$line"
+}
+run() { show "$@"; "$@"; }
 # A step whose result is there already is left out.
 make() { out=$1; shift; if [ -e "$out" ]; then printf '\n(%s is there)\n' "$out"; else run "$@"; fi; }
 
@@ -57,10 +64,10 @@ Who wrote The Wind in the Willows?
 Who is the Scarecrow?
 What is a toad?
 What is 3 plus 4?'
-printf '\n$ herd chat %s\n' "$folder/storyteller.gguf"
+show "$herd" chat "$folder/storyteller.gguf"
 printf '%s\n' "$questions" | while read -r question; do
 	printf '> %s\n' "$question"
-	printf '%s\n' "$question" | "$herd" chat "$folder/storyteller.gguf" --temperature 0
+	printf '%s\n' "$question" | "$herd" chat "$folder/storyteller.gguf" --temperature 0 --max-tokens 60
 done
 
 say "Done in $((($(date +%s) - began) / 60)) minutes. Its curve: $folder/pretrain/report.html. Talk to it: herd chat $folder/storyteller.gguf"
