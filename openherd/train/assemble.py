@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial, reduce
-from operator import add
+from functools import partial
 
 import torch
 
@@ -29,7 +28,6 @@ from openherd.train.objectives.objective import Objective
 from openherd.train.objectives.reference import Reference
 from openherd.train.order import DataOrder, PairOrder
 from openherd.train.parallel.world import World
-from openherd.train.pieces import Cuts, cut, cut_pairs
 from openherd.train.prepare import tokenizer_sha256
 from openherd.train.recipe import Recipe
 from openherd.train.run_log import RunLog
@@ -50,9 +48,10 @@ def assemble(
 ) -> Trainer:
     """Everything of a run, ready to begin or to go on. `say` gets what became of documents longer than a row."""
     model = build_model(ingredients, world)
-    objective = build_objective(ingredients, model, world, _reference(ingredients, world))
+    order = build_order(ingredients)
+    objective = build_objective(ingredients, model, order, _reference(ingredients, world))
     evaluation = build_evaluation(ingredients, world, objective)
-    for line in cut_lines(ingredients):
+    for line in () if order is None else order_lines(order, ingredients.recipe.data.seq_len):
         say(line)
     return Trainer(
         model,
@@ -87,33 +86,36 @@ def build_model(ingredients: Ingredients, world: World) -> Decoder:
     return model
 
 
-def build_objective(ingredients: Ingredients, model: Decoder, world: World, reference: Reference | None) -> Objective:
-    """Of a model with its first weights. `reference` is needed by dpo, and by grpo with a KL term."""
+def build_order(ingredients: Ingredients) -> DataOrder | PairOrder | None:
+    """Which rows each step learns from; None for grpo, which draws its own."""
     recipe, run = ingredients.recipe, ingredients.recipe.run
-    seq_len = recipe.data.seq_len
-    if recipe.objective == "dpo":
-        assert reference is not None
-        pairs = PairOrder(ingredients.training, seq_len=seq_len, pairs_per_step=run.rows_per_step, seed=run.seed)
-        return Dpo(pairs, reference, beta=recipe.dpo.beta, label_smoothing=recipe.dpo.label_smoothing)
+    seq_len, rows = recipe.data.seq_len, run.rows_per_step
     if recipe.objective == "grpo":
-        assert ingredients.prompts is not None
-        return Grpo(model, ingredients.prompts, ingredients.tokenizer, _grpo_settings(ingredients), reference)
-    return Likelihood(
-        DataOrder(
-            ingredients.training,
-            seq_len=seq_len,
-            rows_per_step=run.rows_per_step,
-            seed=run.seed,
-            pack=recipe.data.pack,
-        )
-    )
+        return None
+    if recipe.objective == "dpo":
+        return PairOrder(ingredients.training, seq_len=seq_len, pairs_per_step=rows, seed=run.seed)
+    return DataOrder(ingredients.training, seq_len=seq_len, rows_per_step=rows, seed=run.seed, pack=recipe.data.pack)
 
 
-def cut_lines(ingredients: Ingredients) -> Iterator[str]:
-    """What cutting to rows does to the training data, where it does anything."""
-    cutting = cut_pairs if ingredients.recipe.objective == "dpo" else cut
-    seq_len = ingredients.recipe.data.seq_len
-    cuts = reduce(add, (cutting(folder, seq_len).cuts for folder in ingredients.training), Cuts())
+def build_objective(
+    ingredients: Ingredients, model: Decoder, order: DataOrder | PairOrder | None, reference: Reference | None
+) -> Objective:
+    """Of a model with its first weights. `reference` is needed by dpo, and by grpo with a KL term."""
+    dpo = ingredients.recipe.dpo
+    if isinstance(order, PairOrder):
+        assert reference is not None
+        return Dpo(order, reference, beta=dpo.beta, label_smoothing=dpo.label_smoothing)
+    if isinstance(order, DataOrder):
+        return Likelihood(order)
+    assert ingredients.prompts is not None
+    return Grpo(model, ingredients.prompts, ingredients.tokenizer, _grpo_settings(ingredients), reference)
+
+
+def order_lines(order: DataOrder | PairOrder, seq_len: int) -> Iterator[str]:
+    """How full rows are, and what cutting documents to rows did where it did anything."""
+    cuts = order.cuts
+    if isinstance(order, DataOrder):
+        yield f"{order.rows_per_epoch:,} rows a pass over the data, {order.efficiency:.0%} full".replace("%", " %")
     if cuts.split:
         yield f"{cuts.split:,} texts are longer than a row of {seq_len:,} tokens and were cut into several"
     if cuts.truncated:
@@ -162,6 +164,8 @@ def build_samples(ingredients: Ingredients, world: World) -> Callable[[Decoder],
 def identity_facts(ingredients: Ingredients) -> dict[str, str]:
     """What must be the same when a run goes on, beside recipe and data."""
     facts = {"tokenizer": tokenizer_sha256(ingredients.tokenizer)}
+    if ingredients.evaluation:  # on other data the best loss so far would mean nothing
+        facts["evaluation"] = " ".join(folder.fingerprint for folder in ingredients.evaluation)
     if ingredients.checkpoint is not None:
         facts["first weights"] = first_weights_sha256(ingredients.checkpoint)
     return facts

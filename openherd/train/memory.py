@@ -5,7 +5,8 @@ gradients. The peak is at the end of a forward pass, when the activations of all
 gradients of a chunk of logits, or at the start of the backward pass. What a layer keeps is counted from what autograd
 saves of `engine/model.py` under `TorchOps`; a test holds the counts against it.
 
-Not covered: mixtures of experts (counted as dense), workspaces of matrix libraries, the process itself.
+Not covered: mixtures of experts (counted as dense), masks of windows and ALiBi, workspaces of matrix libraries, the
+process itself.
 """
 
 from __future__ import annotations
@@ -57,9 +58,11 @@ def memory_of(recipe: Recipe, config: ModelConfig, *, device: str, processes: in
         reference=(4 * every // processes) if has_reference else 0,
         moments=8 * trained // processes,
         gradients=4 * trained // processes,
-        activations=tokens * _kept_per_token(recipe, config, size, device) + casts,
+        activations=tokens * _kept_per_token(recipe, config, size) + casts,
         loss=_loss_bytes(recipe, config, tokens, size),
-        samples=_sample_bytes(recipe, config, every, frozen_bytes) if device == "cpu" or processes == 1 else 0,
+        samples=_sample_bytes(recipe, config, every, frozen_bytes)
+        if device == "cpu"
+        else 0,  # the engine is on the host
     )
 
 
@@ -110,11 +113,10 @@ def _base_bytes(recipe: Recipe, config: ModelConfig, each: int) -> int:
     return each * (every - linear) + config.n_layers * sum(n * block.row_bytes(k) for n, k in shapes)
 
 
-def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int, device: str) -> int:
+def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int) -> int:
     """Bytes of activations at the peak, for each token of a micro-batch."""
     layer = _layer_bytes(recipe, config, size)
     outside = 8 * config.dim + size * config.dim  # the last norm's input and its result before and after scaling
-    outside += size * recipe.data.seq_len if _is_masked(recipe) and device == "cpu" else 0
     # The first layer to go back through has gradients of its widest values beside what was kept of them.
     gradients = size * (3 * config.ffn_dim + 2 * config.dim)
     if recipe.run.activation_checkpointing:
@@ -133,16 +135,11 @@ def _layer_bytes(recipe: Recipe, config: ModelConfig, size: int) -> int:
     return norms + heads + widths + adapters
 
 
-def _is_masked(recipe: Recipe) -> bool:
-    """Rows of several documents take a mask on a CPU: a number for each pair of positions, shared by the layers."""
-    return recipe.data.pack and recipe.objective in ("pretrain", "sft")
-
-
 def _loss_bytes(recipe: Recipe, config: ModelConfig, tokens: int, size: int) -> int:
-    """A chunk of logits with their gradient, the gradient of the hidden states, and that of the output matrix."""
+    """A chunk of logits, their softmax and its gradient; gradients of the hidden states and of the output matrix."""
     chunk = min(tokens, max(1, CHUNK_LOGITS // config.vocab_size))
     matrix = 0 if recipe.lora.rank else 4 * config.vocab_size * config.dim
-    return 2 * 4 * chunk * config.vocab_size + tokens * size * config.dim + matrix
+    return 3 * 4 * chunk * config.vocab_size + tokens * size * config.dim + matrix
 
 
 def _sample_bytes(recipe: Recipe, config: ModelConfig, every: int, each: int) -> int:

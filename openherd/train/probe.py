@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from openherd.train.assemble import build_evaluation, build_model, build_objective, build_samples
+from openherd.train.assemble import build_evaluation, build_model, build_objective, build_order, build_samples
 from openherd.train.batch import Batch
 from openherd.train.checkpoint import MODEL, OPTIMIZER, save
 from openherd.train.evaluation import Evaluation
@@ -56,7 +56,7 @@ def probe(ingredients: Ingredients, world: World) -> Probe:
     began = time.perf_counter()
     model = build_model(ingredients, world)
     reference = Reference(None if ingredients.recipe.lora.rank else model)  # takes the time of one, not the memory
-    objective = build_objective(ingredients, model, world, reference)
+    objective = build_objective(ingredients, model, build_order(ingredients), reference)
     adamw = AdamW(model, ingredients.recipe.optimizer)
     start = time.perf_counter() - began
     step, tokens = _time_step(ingredients, world, model, objective, adamw)
