@@ -35,19 +35,20 @@ def main() -> None:
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--text", type=Path, default=TEXT)
     arguments.add_argument("--recipe", type=Path, default=HERE / "own_answers.toml")
-    arguments.add_argument("--mix", type=Path, help="general text or conversations to train on as well")
-    arguments.add_argument("--mix-weight", type=float, default=1.0)
+    arguments.add_argument("--text-bytes", type=int, default=TEXT_BYTES)
+    arguments.add_argument("--mix", type=Path, default=HERE / "data" / "books", help="general text to train on as well")
+    arguments.add_argument("--mix-weight", type=float, default=0.003, help="share of it drawn an epoch; 0: none")
     arguments.add_argument("--threads", type=int, default=2)
     given = arguments.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     adapter = train(given)
-    print(json.dumps(measure(adapter, given.text, given.threads), indent=1))
+    print(json.dumps(measure(adapter, given.text, given.text_bytes, given.threads), indent=1))
 
 
 def train(given: argparse.Namespace) -> Path:
     """Prepare, train, write the adapter; returns its folder."""
     sources = [WeightedPath(HERE / "data" / "own_answers.jsonl")]
-    if given.mix:
+    if given.mix_weight:
         sources.append(WeightedPath(given.mix, given.mix_weight))
     train_on = tokens(given.folder / "train", sources)
     held_out = tokens(given.folder / "held_out", [WeightedPath(HERE / "data" / "own_answers_held_out.jsonl")])
@@ -82,9 +83,9 @@ def show(step: int, metrics: object) -> None:
     print(f"step {step}: loss {metrics['loss']:.4f}, {metrics['tokens_per_s']:.0f} tokens/s", flush=True)
 
 
-def measure(adapter: Path, text: Path, threads: int) -> dict[str, object]:
+def measure(adapter: Path, text: Path, text_bytes: int, threads: int) -> dict[str, object]:
     facts = [json.loads(line) for line in (HERE / "data" / "own_answers_facts.jsonl").read_text().splitlines()]
-    passage = text.read_bytes()[:TEXT_BYTES].decode("utf-8", "ignore")
+    passage = text.read_bytes()[:text_bytes].decode("utf-8", "ignore")
     greedy = SamplingParams(temperature=0.0, max_tokens=48)
     found: dict[str, object] = {}
     with LLM.load(None, adapters={"own": adapter}, options=EngineOptions(threads=threads)) as llm:

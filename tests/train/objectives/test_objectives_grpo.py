@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from statistics import mean, pstdev
 
 import pytest
@@ -12,6 +13,7 @@ from openherd.errors import OptionError
 from openherd.options import SamplingParams
 from openherd.train.batch import Batch
 from openherd.train.generation import Generated, Generation, PresentWeights
+from openherd.train.loop import Trainer
 from openherd.train.loss import token_logprobs
 from openherd.train.model.decoder import Decoder
 from openherd.train.objectives.grpo import (
@@ -26,6 +28,9 @@ from openherd.train.objectives.grpo import (
 from openherd.train.objectives.prompts import CheckedPrompt, Prompts
 from openherd.train.objectives.reference import Reference
 from openherd.train.objectives.rewards import regex
+from openherd.train.parallel.world import World
+from openherd.train.recipe import OptimizerRecipe, Recipe, RunRecipe
+from openherd.train.run_log import RunLog
 from tests.train.objectives.models import place, tiny_model
 from tests.train.objectives.steps import losses
 from tests.train.objectives.tiny_tokenizer import tiny_tokenizer
@@ -78,6 +83,31 @@ def test_rollouts_are_a_function_of_weights_seed_and_step_not_of_ranks() -> None
     with torch.no_grad():
         model.head.weight.neg_()
     assert first != answers(grpo(model), 3)
+
+
+def test_a_run_that_is_cut_off_goes_on_with_the_answers_it_would_have_drawn(tmp_path: Path) -> None:
+    class CutOffError(Exception):
+        pass
+
+    def run(out: Path, cut_at: int | None = None) -> Decoder:
+        def progress(step: int, metrics: object) -> None:
+            if step == cut_at:
+                raise CutOffError
+
+        model = tiny_model()
+        recipe = Recipe(
+            optimizer=OptimizerRecipe(learning_rate=1e-2, warmup_steps=1),
+            run=RunRecipe(out=out, steps=6, micro_rows=8, eval_every=9, sample_every=9, checkpoint_every=3),
+        )
+        with RunLog(None) as log:
+            Trainer(model, grpo(model), recipe, World.single(), log, progress=progress).run()
+        return model
+
+    whole = run(tmp_path / "whole").state_dict()
+    with pytest.raises(CutOffError):
+        run(tmp_path / "cut", cut_at=5)
+    assert all(torch.equal(value, whole[name]) for name, value in run(tmp_path / "cut").state_dict().items())
+    assert not torch.equal(whole["lm_head.weight"], tiny_model().state_dict()["lm_head.weight"])
 
 
 def test_every_prompt_comes_once_an_epoch() -> None:
