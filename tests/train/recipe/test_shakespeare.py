@@ -1,0 +1,38 @@
+"""T13: nanoGPT's budget for characters of Shakespeare, beside a plain PyTorch loop."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.shakespeare_char import LEARNING_RATE, compare
+from tests.train.recipe.conftest import TEXT
+
+FULL = os.environ.get("OPENHERD_FULL_TESTS") == "1"
+SHAKESPEARE = os.environ.get("OPENHERD_SHAKESPEARE", "")
+"""The text of Shakespeare that nanoGPT trains on, input.txt, which is not shipped."""
+
+
+def test_t13_a_short_run_learns_as_fast_as_the_plain_loop(tmp_path: Path) -> None:
+    """Twenty steps on the shipped text: far below a guess among 261 tokens, and about where the plain loop is."""
+    threads = torch.get_num_threads()
+    try:
+        found = compare(TEXT.read_text(encoding="utf-8"), 20, 1, LEARNING_RATE, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    ours, plain = found["ours"], found["plain"]
+    assert ours["parameters"] == pytest.approx(plain["parameters"], rel=0.05)
+    assert ours["loss"] < math.log(261) - 1.5
+    assert ours["loss"] < plain["loss"] + 0.3
+
+
+@pytest.mark.skipif(not (FULL and SHAKESPEARE), reason="minutes of computing, with OPENHERD_SHAKESPEARE=input.txt")
+def test_t13_two_thousand_steps_reach_nanogpts_loss_in_no_more_time(tmp_path: Path) -> None:
+    text = Path(SHAKESPEARE).read_text(encoding="utf-8")
+    found = compare(text, 2000, torch.get_num_threads(), LEARNING_RATE, tmp_path)
+    assert found["ours"]["loss"] <= 1.88
+    assert found["time_of_plain"] <= 1.0
