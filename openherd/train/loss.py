@@ -70,11 +70,14 @@ class _Head:
             logits *= self.scale
         return torch.tanh(logits / self.cap).mul_(self.cap) if self.cap else logits
 
-    def to_product(self, grad: Tensor, logits: Tensor) -> Tensor:
-        """The gradient of the logits as that of the product of hidden state and weight, in place."""
-        if self.cap:
-            grad *= 1 - (logits / self.cap).square()
-        return grad.mul_(self.scale) if self.scale != 1.0 else grad
+    def gradient(self, logits: Tensor, log_sums: Tensor, targets: Tensor, factors: Tensor) -> Tensor:
+        """The gradient of sum(factor * -log p(target)) with respect to the product of hidden states and weight, [N, V]:
+        softmax less one at the target, through cap and scale. In the place of the logits."""
+        slopes = 1 - (logits / self.cap).square() if self.cap else None
+        grad = logits.sub_(log_sums[:, None]).exp_()
+        grad[torch.arange(len(targets), device=targets.device), targets] -= 1
+        grad *= factors[:, None] * self.scale
+        return grad if slopes is None else grad.mul_(slopes)
 
     def chunks(self, n: int) -> list[slice]:
         return [slice(start, start + self.chunk) for start in range(0, n, self.chunk)]
@@ -88,10 +91,10 @@ class _NllSum(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=rows.device)
         for part in head.chunks(len(rows)):
             logits = head.logits(rows[part], cast_weight)
-            losses = torch.logsumexp(logits, dim=-1) - _at(logits, targets[part])
-            total += torch.dot(losses, weights[part])
+            log_sums = torch.logsumexp(logits, dim=-1)
+            total += torch.dot(log_sums - _at(logits, targets[part]), weights[part])
             if grads.wanted:
-                grads.add(part, _softmax_grad(logits, targets[part], weights[part], head), cast_weight)
+                grads.add(part, head.gradient(logits, log_sums, targets[part], weights[part]), cast_weight)
         ctx.grads = grads
         return total
 
@@ -121,21 +124,14 @@ class _LogProbs(torch.autograd.Function):
         cast_weight = weight.to(rows.dtype)
         for part in ctx.head.chunks(len(rows)):
             logits = ctx.head.logits(rows[part], cast_weight)
-            grads.add(part, _softmax_grad(logits, targets[part], -outer[0][part], ctx.head), cast_weight)
+            log_sums = torch.logsumexp(logits, dim=-1)
+            grads.add(part, ctx.head.gradient(logits, log_sums, targets[part], -outer[0][part]), cast_weight)
         return grads.rows, None, grads.in_weights_type(weight), None
 
 
 def _at(logits: Tensor, targets: Tensor) -> Tensor:
     """The logit of each row's target, [N]."""
     return logits.gather(1, targets[:, None]).squeeze(1)
-
-
-def _softmax_grad(logits: Tensor, targets: Tensor, factors: Tensor, head: _Head) -> Tensor:
-    """The gradient of sum(factor * -log p(target)) with respect to the product of hidden states and weight, [N, V]."""
-    grad = logits.softmax(dim=-1)
-    grad[torch.arange(len(targets), device=targets.device), targets] -= 1
-    grad *= factors[:, None]
-    return head.to_product(grad, logits)
 
 
 @dataclass(slots=True)

@@ -24,11 +24,9 @@ def turns(config: ModelConfig, length: int, device: torch.device) -> tuple[Turn,
 
     LongRoPE takes its long list where rows are longer than the original context, as the papers' code does.
     """
-    return tuple(_turn(frequencies, scale, length, device) for frequencies, scale in _tables(config, length))
-
-
-def _tables(config: ModelConfig, length: int) -> list[tuple[np.ndarray, float]]:
-    return rotary_tables(for_context(config, length))
+    with torch.inference_mode(False):  # what is kept must serve a training step too
+        tables = rotary_tables(for_context(config, length))
+        return tuple(_turn(frequencies, scale, length, device) for frequencies, scale in tables)
 
 
 def _turn(frequencies: np.ndarray, scale: float, length: int, device: torch.device) -> Turn:

@@ -19,9 +19,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "backend", BACKENDS
-)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_same_loss_and_gradients(name: str, backend: str) -> None:
     config, n_graphs = CONFIGS[name]

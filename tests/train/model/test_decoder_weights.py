@@ -123,3 +123,13 @@ def test_equal_router_logits_go_to_the_lowest_ids() -> None:
         if ".experts." in name:
             assert parameter.grad is not None
             assert bool(parameter.grad.any()) == (".experts.0." in name or ".experts.1." in name), name
+
+
+def test_training_goes_on_after_an_evaluation_in_inference_mode() -> None:
+    """What is kept between forwards (tables of rotations) must not belong to inference."""
+    model, batch = random_model(replace(TINY, rope_theta=12345.0)), rows_of([random_documents([23])], 22)
+    with torch.inference_mode():
+        before = nll_sum(model, model(batch), batch)
+    loss = nll_sum(model, model(batch), batch)
+    loss.backward()
+    assert loss.item() == before.item()
