@@ -2,8 +2,9 @@
 
 A document of n tokens has n - 1 positions, each of which predicts the next token. Plain text (every token learnt) that
 is longer than a row is cut into pieces that follow each other, so that every token is still learnt once; a piece does
-not see the ones before it. A conversation keeps its first `seq_len` positions, since its end means nothing without its
-beginning; where nothing would be learnt of it then, it is left out. All of this is counted in `Cuts`.
+not see the ones before it, and the cuts are the same in every epoch. A conversation keeps its first `seq_len`
+positions, since its end means nothing without its beginning; where nothing would be learnt of it then, it is left out.
+All of this is counted in `Cuts`.
 """
 
 from __future__ import annotations
