@@ -29,6 +29,7 @@ from openherd.train.objectives.objective import Objective
 from openherd.train.objectives.reference import Reference
 from openherd.train.optimizer import AdamW
 from openherd.train.parallel.world import World
+from openherd.train.run_log import RunLog
 from openherd.train.run_state import RunState, SavedState
 
 STEP_SECONDS, EVALUATION_SECONDS = 3.0, 10.0
@@ -128,7 +129,8 @@ def _time_checkpoint(out: Path, model: Decoder, adamw: AdamW, world: World) -> f
     total = sum(_bytes(named) for named in tensors.values())
     part = {name: _first(named, CHECKPOINT_BYTES // len(tensors)) for name, named in tensors.items()}
     written = sum(_bytes(named) for named in part.values())
-    with _scratch_folder(out, world) as folder:
+    with _scratch_folder(out, world) as folder, RunLog(folder if world.is_main else None) as log:
+        log.event("forecast", 0)  # what the log loads takes memory too
         seconds = _seconds(world, lambda: save(folder, SavedState(RunState(), {}), part, world))
     return seconds * total / max(1, written)
 

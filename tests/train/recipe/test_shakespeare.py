@@ -18,16 +18,16 @@ SHAKESPEARE = os.environ.get("OPENHERD_SHAKESPEARE", "")
 
 
 def test_t13_a_short_run_learns_as_fast_as_the_plain_loop(tmp_path: Path) -> None:
-    """Twenty steps on the shipped text: far below a guess among 261 tokens, and about where the plain loop is."""
-    threads = torch.get_num_threads()
+    """Twenty steps on the shipped text: both begin as a guess, among 261 tokens and among the letters of the text, and
+    ours falls further."""
+    text, threads = TEXT.read_text(encoding="utf-8"), torch.get_num_threads()
     try:
-        found = compare(TEXT.read_text(encoding="utf-8"), 20, 1, LEARNING_RATE, tmp_path)
+        found = compare(text, 20, 1, LEARNING_RATE, tmp_path)
     finally:
         torch.set_num_threads(threads)
     ours, plain = found["ours"], found["plain"]
     assert ours["parameters"] == pytest.approx(plain["parameters"], rel=0.05)
-    assert ours["loss"] < math.log(261) - 1.5
-    assert ours["loss"] < plain["loss"] + 0.3
+    assert math.log(261) - ours["loss"] > math.log(len(set(text))) - plain["loss"] > 0.5
 
 
 @pytest.mark.skipif(not (FULL and SHAKESPEARE), reason="minutes of computing, with OPENHERD_SHAKESPEARE=input.txt")
