@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -33,8 +34,6 @@ def num_copies(tensor: Tensor) -> int:
     if not isinstance(tensor, DTensor):
         return dist.get_world_size() if dist.is_initialized() else 1
     mesh = tensor.device_mesh
-    held = [mesh.size(dim) for dim, placement in enumerate(tensor.placements) if placement.is_shard()]
-    shards = 1
-    for size in held:
-        shards *= size
+    # Not `is_shard`: a tensor that both meshes cut along one dimension has a strided shard, which says no to that.
+    shards = math.prod(mesh.size(dim) for dim, p in enumerate(tensor.placements) if not p.is_replicate())
     return dist.get_world_size() // shards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,33 +18,45 @@ from tests.train.parallel import worlds
 from tests.train.parallel.processes import together
 
 HERE = "tests.train.parallel.worlds"
+FULL = bool(os.environ.get("OPENHERD_FULL_TESTS"))
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    out = tmp_path_factory.mktemp("alone") / "gradients"
+    out = tmp_path_factory.mktemp("alone")
     return worlds.gradients({"tensor_parallel": 1, "out": str(out)}), out
 
 
-@pytest.mark.parametrize("tensor_parallel", [1, 2])
-def test_two_processes_have_the_gradients_of_one(
-    tensor_parallel: int, alone: tuple[dict[str, Any], Path], tmp_path: Path
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = {name: torch.empty_like(p) for name, p in Decoder(worlds.CONFIG).state_dict().items()}
+    World.single().load_tensors(folder, tensors)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("size", "tensor_parallel"),
+    [(2, 1), (2, 2), pytest.param(4, 2, marks=pytest.mark.skipif(not FULL, reason="make test-train"))],
+)
+def test_processes_have_the_gradients_of_one(
+    size: int, tensor_parallel: int, alone: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    one, expected_at = alone
-    answers = together(HERE, "gradients", {"tensor_parallel": tensor_parallel, "out": str(tmp_path / "g")})
-    assert [answer["place"] for answer in answers] == (
-        [[0, 2, 1], [1, 2, 1]] if tensor_parallel == 1 else [[0, 1, 2], [0, 1, 2]]
-    )
+    one, expected = alone
+    argument = {"tensor_parallel": tensor_parallel, "out": str(tmp_path)}
+    answers = together(HERE, "gradients", argument, size=size)
+    shares = size // tensor_parallel
+    assert [answer["place"] for answer in answers] == [
+        [rank // tensor_parallel, shares, tensor_parallel] for rank in range(size)
+    ]
     for answer in answers:
         assert answer["loss"] == pytest.approx(one["loss"], abs=1e-6)
         assert answer["norm"] == pytest.approx(one["norm"], rel=1e-6)
         assert answer["held"] < 0.85 * one["held"], "each process holds its part only"
-    assert [answer["any"] for answer in answers] == [tensor_parallel == 1] * 2, "a flag of one process reaches all"
-    expected, found = ({n: torch.empty_like(p) for n, p in Decoder(worlds.CONFIG).state_dict().items()} for _ in "ab")
-    World.single().load_tensors(expected_at, expected)
-    World.single().load_tensors(tmp_path / "g", found)
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+        assert answer["any"] == (shares > 1), "a flag of one process reaches all"
+    for name, gradient in read(expected / "gradients").items():
+        torch.testing.assert_close(read(tmp_path / "gradients")[name], gradient, atol=1e-6, rtol=1e-5, msg=name)
+    saved = read(tmp_path / "weights")
+    assert len(list((tmp_path / "weights").iterdir())) == size, "each process has written a file of shards"
+    assert all(torch.equal(saved[name], values) for name, values in read(expected / "weights").items())
 
 
 def test_t8_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:

@@ -48,18 +48,20 @@ def batch_of(step: int, rank: int = 0, size: int = 1) -> Batch:
 
 
 def gradients(argument: dict[str, Any]) -> dict[str, Any]:
-    """A first step's loss, its gradients' norm and, saved by the main process, every whole gradient."""
+    """A first step's loss and its gradients' norm. Saved are the first weights, as they are divided, and by the main
+    process every whole gradient."""
     with World.from_environment("cpu", tensor_parallel=argument["tensor_parallel"]) as world:
         # Where the model is divided it is made on "meta": a shard is all that is ever filled.
         model = world.wrap(Decoder(CONFIG, device="cpu" if world.num_processes == 1 else "meta"))
         initialise(model, seed=1)
         parameters = dict(model.named_parameters())
+        world.save_tensors(Path(argument["out"]) / "weights", model.state_dict())
         batch = batch_of(0, world.rank, world.size)
         loss = nll_sum(model, model(batch), batch) / world.sum(batch.num_learnt)
         loss.backward()
         grads = {name: whole(p.grad) for name, p in parameters.items() if p.grad is not None}
         if world.is_main:
-            World.single().save_tensors(Path(argument["out"]), grads)
+            World.single().save_tensors(Path(argument["out"]) / "gradients", grads)
         return {
             "place": [world.rank, world.size, world.tensor_parallel],
             "loss": world.sum(float(loss.detach())),
