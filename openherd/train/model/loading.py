@@ -84,7 +84,16 @@ def float_values(tensor: source.Tensor, dtype: torch.dtype = torch.float32) -> T
 def named_tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
     """Canonical names and whole tensors, LoRA merged in (in float32, rounded once to the weight's type) and blocks
     decoded: what an export writes. Of a sharded model every process must go through all of it."""
+    _let_go(model)
     for name, _ in required_tensors(model.config):
         path, _, kind = name.rpartition(".")
         leaf = model.get_submodule(path)
         yield name, merged_weight(leaf) if kind == "weight" else whole(leaf.get_parameter(kind))
+
+
+def _let_go(model: Decoder) -> None:
+    """Of a model sharded by FSDP2 the root's weights are whole after a forward pass, in memory that FSDP2 will free.
+    That memory must not be handed out: what NumPy has seen cannot be freed."""
+    for module in model.modules():
+        if callable(reshard := getattr(module, "reshard", None)):
+            reshard()
