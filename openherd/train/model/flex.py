@@ -32,11 +32,14 @@ class FlexAttention:
             seen = (query >= key) & (documents[b, query] == documents[b, key])
             return seen & (query - key < window) if window else seen
 
-        self._mask = create_block_mask(sees, B, None, T, T, device=documents.device)
+        make = _compiled(create_block_mask) if documents.is_cuda else create_block_mask  # else [B, T, T] would exist
+        self._mask = make(sees, B, None, T, T, device=documents.device)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q [B, H, T, hd], k and v [B, K, T, hd] -> [B, H, T, hd]."""
-        kernel: Any = _compiled() if q.is_cuda else flex_attention  # a CPU has only the slow meaning of it: for tests
+        kernel: Any = (
+            _compiled(flex_attention) if q.is_cuda else flex_attention
+        )  # a CPU has only the slow meaning of it: for tests
         out: Tensor = kernel(
             q,
             k,
@@ -50,8 +53,8 @@ class FlexAttention:
 
 
 @cache
-def _compiled() -> Callable[..., Any]:
-    return torch.compile(flex_attention, dynamic=False)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(function, dynamic=False)
 
 
 def _change_of_scores(config: ModelConfig, device: torch.device) -> Callable[..., Tensor] | None:
