@@ -1,8 +1,8 @@
 """Record transformers' logits, loss and every gradient in float32, for a small random model of each family.
 
 Run with torch and transformers: `PYTHONPATH=. python tests/train/make_gradients_expected.py`. Writes
-expected/transformers_gradients.npz (arrays) and .json (config.json and shapes). Gradients are saved as `save_pretrained`
-saves weights, so a reader of that layout makes them canonical.
+expected/transformers_gradients.npz (arrays) and .json (config.json and shapes). Gradients are saved as
+`save_pretrained` saves weights, so a reader of that layout makes them canonical.
 """
 
 from __future__ import annotations
