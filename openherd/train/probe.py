@@ -24,6 +24,7 @@ from openherd.train.batch import Batch
 from openherd.train.checkpoint import MODEL, OPTIMIZER, save
 from openherd.train.evaluation import Evaluation
 from openherd.train.ingredients import Ingredients
+from openherd.train.loop import Trainer
 from openherd.train.model.decoder import Decoder
 from openherd.train.objectives.objective import Objective
 from openherd.train.objectives.reference import Reference
@@ -58,18 +59,17 @@ def probe(ingredients: Ingredients, world: World) -> Probe:
     model = build_model(ingredients, world)
     reference = Reference(None if ingredients.recipe.lora.rank else model)  # takes the time of one, not the memory
     objective = build_objective(ingredients, model, build_order(ingredients), reference)
-    adamw = AdamW(model, ingredients.recipe.optimizer)
-    start = time.perf_counter() - began
-    step, tokens = _time_step(ingredients, world, model, objective, adamw)
+    adamw = Trainer(model, objective, ingredients.recipe, world, RunLog(None)).adamw  # and PyTorch set as for a run
     evaluation, samples = build_evaluation(ingredients, world, objective), build_samples(ingredients, world)
-    return Probe(
-        start=start,
-        step=step,
-        tokens=tokens,
-        evaluation=0.0 if evaluation is None else _time_evaluation(evaluation, model),
-        samples=0.0 if samples is None else _seconds(world, partial(samples, model)),
-        checkpoint=_time_checkpoint(ingredients.recipe.run.out, model, adamw, world),
-    )
+    start = time.perf_counter() - began
+    # In the loop's own order, on which depends what the memory allocator keeps.
+    evaluation_s = 0.0 if evaluation is None else _time_evaluation(evaluation, model)
+    samples_s = 0.0 if samples is None else _seconds(world, partial(samples, model))
+    checkpoint_s = _time_checkpoint(ingredients.recipe.run.out, model, adamw, world)
+    step, tokens = _time_step(ingredients, world, model, objective, adamw)
+    if samples is not None:
+        samples_s = _seconds(world, partial(samples, model))
+    return Probe(start, step, tokens, evaluation_s, samples_s, checkpoint_s)
 
 
 def _time_step(

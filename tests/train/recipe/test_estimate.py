@@ -179,7 +179,7 @@ def _measured(*arguments: object) -> tuple[dict[str, Any], list[dict[str, Any]]]
 def test_t15_memory(prepared: Prepared, tmp_path: Path) -> None:
     """The peak of a real run above what the process had then, beside the forecast of another process."""
     shape = ["--dim", 256, "--n-layers", 4, "--n-heads", 4, "--seq-len", 128, "--max-seq-len", 128]
-    run = ["--rows-per-step", 16, "--micro-rows", 8, "--steps", 2, "--evaluation", prepared.held_out]
+    run = ["--rows-per-step", 32, "--micro-rows", 16, "--steps", 2, "--evaluation", prepared.held_out]
     flags = tiny(prepared, tmp_path / "run", *shape, *run)
     _, (forecast,) = _measured("estimate", *flags)
     measured, _ = _measured("run", *flags, "--no-forecast")
