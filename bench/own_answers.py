@@ -1,6 +1,6 @@
 """A LoRA of the default model on a small set of one's own answers: does it take, and what does it cost elsewhere?
 
-    python bench/own_answers.py FOLDER [--text WIKITEXT] [--recipe recipes/own_answers.toml]
+    python bench/own_answers.py FOLDER WIKITEXT [--recipe recipes/own_answers.toml]
 
 FOLDER keeps the prepared data, the run and the adapter; a second call goes on where the first ended. Measured before
 and after, with the adapter on the model as it is served (Q4_1): the loss of held-out questions (other words, same
@@ -26,14 +26,13 @@ from openherd.train.run_log import RunLog, read_log
 from openherd.train.tokenizer_source import open_tokenizer
 
 HERE = Path(__file__).parents[1] / "recipes"
-TEXT = Path("/work/shared/data/wikitext2-raw-test/wiki.test.raw")
 TEXT_BYTES = 60_000
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--text", type=Path, default=TEXT)
+    arguments.add_argument("text", type=Path, help="WikiText-2's raw test text, or another")
     arguments.add_argument("--recipe", type=Path, default=HERE / "own_answers.toml")
     arguments.add_argument("--text-bytes", type=int, default=TEXT_BYTES)
     arguments.add_argument("--mix", type=Path, default=HERE / "data" / "books", help="general text to train on as well")

@@ -24,14 +24,13 @@ from openherd.train.recipe_file import load_recipe
 from openherd.train.run_log import RunLog, read_log
 from openherd.train.tokenizer_source import open_tokenizer
 
-PAIRS = Path("/work/shared/data/rasbt_instruct/instruction-data-with-preference.json")
 RECIPE = Path(__file__).parents[1] / "recipes" / "preferences.toml"
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--pairs", type=Path, default=PAIRS)
+    arguments.add_argument("pairs", type=Path, help="rasbt's instruction data with preferences (JSON)")
     arguments.add_argument("--recipe", type=Path, default=RECIPE)
     arguments.add_argument("--held-out", type=int, default=100, help="pairs to measure on")
     arguments.add_argument("--threads", type=int, default=2)

@@ -11,8 +11,8 @@ STRETCH = 2.5
 # made prompts of 3,000 tokens 7 % slower where a full batch takes 1.1 to 3 s.)
 LONGEST_STEP_S = 2.0
 # Fewer would read all weights for little work. It binds deep in a long prompt, where a row costs half a decode step of
-# four answers: behind 7,900 tokens eight rows let p99 of the answers grow to 4.7 times idle (the prompt waited 1.7 times
-# longer than alone), four to 3.3 times (2.2).
+# four answers: behind 7,900 tokens eight rows let p99 of the answers grow to 4.7 times idle (the prompt waited 1.7
+# times longer than alone), four to 3.3 times (2.2).
 MIN_ROWS = 3
 # A first guess, before anything is measured.
 FIRST_ROWS = 64

@@ -34,8 +34,8 @@ LIBRARIES = {"cpu": 215 << 20, "cuda": 600 << 20}
 """Bytes beside tensors: what PyTorch loads with its first steps, and workspaces of its matrix products (measured)."""
 
 KEPT_BY_ALLOCATOR = {"cpu": 1.12, "cuda": 1.0}
-"""A run's peak as a multiple of a few steps' peak: glibc keeps more of what is freed the longer a run is (measured: 1.12
-to 1.14 on runs of 260 and 410 MB)."""
+"""A run's peak as a multiple of a few steps' peak: glibc keeps more of what is freed the longer a run is (measured:
+1.12 to 1.14 on runs of 260 and 410 MB)."""
 
 
 @dataclass(frozen=True, slots=True)
