@@ -1,6 +1,6 @@
 """DPO of the default model on rasbt's pairs of polite and rude answers: held-out preference accuracy, with curves.
 
-    python bench/preferences.py FOLDER [--pairs FILE.json] [--recipe recipes/preferences.toml]
+    python bench/preferences.py FOLDER PAIRS.json [--recipe recipes/preferences.toml]
 
 FOLDER keeps the split, the prepared data and the run; a second call goes on where the first ended. The split is drawn
 with a fixed seed; pairs of two equal answers are left out. Before training accuracy is 0 by definition: the model and
