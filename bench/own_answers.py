@@ -36,7 +36,7 @@ def main() -> None:
     arguments.add_argument("--recipe", type=Path, default=HERE / "own_answers.toml")
     arguments.add_argument("--text-bytes", type=int, default=TEXT_BYTES)
     arguments.add_argument("--mix", type=Path, default=HERE / "data" / "books", help="general text to train on as well")
-    arguments.add_argument("--mix-weight", type=float, default=0.003, help="share of it drawn an epoch; 0: none")
+    arguments.add_argument("--mix-weight", type=float, default=0.001, help="share of it drawn an epoch; 0: none")
     arguments.add_argument("--threads", type=int, default=2)
     given = arguments.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
