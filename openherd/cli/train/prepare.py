@@ -29,7 +29,7 @@ def prepare(
     evaluation: Annotated[list[Path] | None, Parameter(negative=(), show_default=False)] = None,
     offline: OfflineFlag = False,
     json: JsonFlag = False,
-) -> None:
+) -> int:
     """Encode data into a folder of tokens and loss masks that training maps into memory, and look for what is wrong.
 
     Reports duplicates, empty answers, likely personal data, and text shared with evaluation sets; removes nothing.
@@ -49,6 +49,7 @@ def prepare(
     evaluation
         Files or folders whose text must not be trained on; runs of 13 words shared with them are reported.
     """
+    from openherd.train.interrupts import Interrupted, Interrupts
     from openherd.train.prepare import WeightedPath
     from openherd.train.prepare import prepare as write
     from openherd.train.tokenizer_source import open_tokenizer
@@ -60,21 +61,26 @@ def prepare(
         raise OptionError("--weight must be greater than 0")
     source = open_tokenizer(model, template=template, offline=offline)
     encoder = source.tokenizer()
-    report = write(
-        [WeightedPath(file, number) for file, number in zip(files, weights, strict=True)],
-        out,
-        encoder,
-        source.chat_template(encoder),
-        skip_bad_rows=skip_bad_rows,
-        renames=parse_renames(rename),
-        max_tokens=max_tokens,
-        evaluation=evaluation or (),
-        progress=lambda line: output.note(f"herd: {line}"),
-    )
+    try:
+        with Interrupts():  # SIGTERM too leaves nothing half written
+            report = write(
+                [WeightedPath(file, number) for file, number in zip(files, weights, strict=True)],
+                out,
+                encoder,
+                source.chat_template(encoder),
+                skip_bad_rows=skip_bad_rows,
+                renames=parse_renames(rename),
+                max_tokens=max_tokens,
+                evaluation=evaluation or (),
+                progress=lambda line: output.note(f"herd: {line}"),
+            )
+    except Interrupted as error:
+        return error.exit_status
     if json:
         output.document(_document(report))
     else:
         _show(report)
+    return 0
 
 
 def _document(report: PrepareReport) -> dict[str, object]:

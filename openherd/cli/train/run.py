@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,8 @@ def run(
             )
     except Interrupted as error:
         return error.exit_status
+    if os.environ.get("RANK", "0") != "0":  # of several processes that torchrun starts, one speaks
+        return outcome.exit_status
     if json:
         output.document(_document(outcome, asked.run.out))
     else:

@@ -59,6 +59,7 @@ def test_batch_and_learning_rate_follow_the_compute() -> None:
     from openherd.train.presets import batch_tokens_of, learning_rate_of
 
     assert learning_rate_of(7e22) == pytest.approx(4.3e-4, rel=0.05)
+    assert learning_rate_of(1e12) == learning_rate_of(1e17) == pytest.approx(2.3e-3, rel=0.02)
     assert batch_tokens_of(1e20) == pytest.approx(1.02e6, rel=0.05)
 
 
