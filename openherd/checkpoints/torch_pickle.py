@@ -18,7 +18,7 @@ from openherd.errors import FormatError, UnsupportedError
 
 # A tensor takes about 30 opcodes and 200 bytes, and the greatest models have a few thousand. An opcode makes at most
 # 150 bytes of objects: 30 MB in all.
-MAX_OPCODES = 200_000
+MAX_OPCODES = 150_000
 MAX_BYTES = 16 << 20
 _MAX_TEXT = 4096  # bytes of one string
 _MAX_DIMS = 8
