@@ -5,7 +5,7 @@
 FOLDER keeps the split, the prepared data and the run; a second call goes on where the first ended. The split is drawn
 with a fixed seed; pairs of two equal answers are left out. Before training accuracy is 0 by definition: the model and
 its reference are the same, so nothing is preferred. `accuracy` counts pairs whose chosen answer gained more than the
-rejected one over the reference (Rafailov et al. 2023, the implicit reward).
+rejected one over the reference (Rafailov et al. 2023, the implicit reward); the others are printed at the end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from openherd.train.assemble import assemble
 from openherd.train.ingredients import open_ingredients
@@ -22,7 +23,11 @@ from openherd.train.parallel.world import World
 from openherd.train.prepare import WeightedPath, prepare
 from openherd.train.recipe_file import load_recipe
 from openherd.train.run_log import RunLog, read_log
+from openherd.train.token_file import open_tokens
 from openherd.train.tokenizer_source import open_tokenizer
+
+if TYPE_CHECKING:
+    from openherd.train.loop import Trainer
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "preferences.toml"
 
@@ -46,12 +51,36 @@ def main() -> None:
 
     torch.set_num_threads(given.threads)
     with RunLog(ingredients.recipe.run.out, tensorboard=False) as log:
-        assemble(ingredients, World.single(), log, progress=show).run()
+        trainer = assemble(ingredients, World.single(), log, progress=show)
+        trainer.run()
     for entry in read_log(ingredients.recipe.run.out):
         if entry.get("event") == "evaluation":
             print(
                 json.dumps({name: value for name, value in entry.items() if name not in ("event", "time")}), flush=True
             )
+    for margin, row in wrong(trainer, held_out, given.folder / "held_out.jsonl"):
+        print(f"margin {margin:.2f}: {row['instruction']} {row['input']}")
+        print(f"    chosen:   {row['chosen']}\n    rejected: {row['rejected']}", flush=True)
+
+
+def wrong(trainer: Trainer, held_out: Path, rows: Path) -> list[tuple[float, dict[str, str]]]:
+    """Held-out pairs whose rejected answer gained more, the worst first."""
+    import torch
+
+    from openherd.train.batch import Batch
+    from openherd.train.packing import PackedRows
+
+    folder, found = open_tokens(held_out), []
+    for pair, line in enumerate(rows.read_text().splitlines()):
+        ends = folder[2 * pair], folder[2 * pair + 1]
+        packed = PackedRows.empty(2, max(len(end.ids) for end in ends) - 1)
+        for row, end in enumerate(ends):
+            packed.place(row, 0, end.ids, end.mask)
+        with torch.no_grad():
+            margin = float(trainer.objective.loss(trainer.model, Batch.from_arrays(packed), 1.0).metrics["margin"])
+        if margin <= 0:
+            found.append((margin, json.loads(line)))
+    return sorted(found, key=lambda one: one[0])
 
 
 def split(pairs: Path, folder: Path, held_out: int) -> tuple[Path, Path]:
