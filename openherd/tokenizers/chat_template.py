@@ -36,7 +36,7 @@ _ORIGINS = {
     "ipython": Origin.TOOL,
 }
 _PYTHON_COMPILE = 0.06  # seconds of the budget kept back for Python's compiler: the longest programs take 0.08
-_MOST_CHARGED = 0.12  # seconds that compiling may take from rendering: a pause then must not spoil every later render
+_LEAST_RENDER = 0.05  # seconds that compiling leaves for rendering: a pause then must not spoil every later render
 _MAX_REASON = 300  # characters of a template's own words in an error
 _DATE_FORMAT = re.compile(r"(?:[^%]|%-?[A-Za-z%]){0,200}")
 
@@ -64,7 +64,7 @@ class ChatTemplate:
             self._template: Template = within(
                 SECONDS - _PYTHON_COMPILE, lambda: TemplateEnvironment().from_string(source)
             )
-        self._render_seconds = SECONDS - min(time.thread_time() - start, _MOST_CHARGED)
+        self._render_seconds = max(SECONDS - (time.thread_time() - start), _LEAST_RENDER)
 
     @classmethod
     def of(cls, source: str | None, tokenizer: Tokenizer) -> Self:
