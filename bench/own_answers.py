@@ -1,6 +1,6 @@
 """A LoRA of the default model on a small set of one's own answers: does it take, and what does it cost elsewhere?
 
-    python bench/own_answers.py FOLDER WIKITEXT [--recipe recipes/own_answers.toml]
+    python -m bench.own_answers FOLDER WIKITEXT [--recipe recipes/own_answers.toml]
 
 FOLDER keeps the prepared data, the run and the adapter; a second call goes on where the first ended. Measured before
 and after, with the adapter on the model as it is served (Q4_1): the loss of held-out questions (other words, same
@@ -11,18 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 
+from bench.training import evaluations, trained
 from openherd.llm import LLM
 from openherd.options import EngineOptions, SamplingParams
-from openherd.train.assemble import assemble
-from openherd.train.ingredients import open_ingredients
 from openherd.train.model.lora_files import write_adapter
-from openherd.train.parallel.world import World
 from openherd.train.prepare import WeightedPath, prepare
-from openherd.train.recipe_file import load_recipe
-from openherd.train.run_log import RunLog, read_log
 from openherd.train.tokenizer_source import open_tokenizer
 
 HERE = Path(__file__).parents[1] / "recipes"
@@ -51,21 +46,10 @@ def train(given: argparse.Namespace) -> Path:
         sources.append(WeightedPath(given.mix, given.mix_weight))
     train_on = tokens(given.folder / "train", sources)
     held_out = tokens(given.folder / "held_out", [WeightedPath(HERE / "data" / "own_answers_held_out.jsonl")])
-    recipe = load_recipe(given.recipe)
-    recipe = replace(recipe, data=replace(recipe.data, train=(train_on,), evaluation=(held_out,)))
-    recipe = replace(recipe, run=replace(recipe.run, out=given.folder / "run", threads=given.threads))
-    ingredients = open_ingredients(recipe, device="cpu", cores=given.threads)
-
-    import torch
-
-    torch.set_num_threads(given.threads)
-    with RunLog(ingredients.recipe.run.out, tensorboard=False) as log:
-        trainer = assemble(ingredients, World.single(), log, progress=show)
-        trainer.run()
+    trainer = trained(given.recipe, given.folder, train_on, held_out, given.threads, show)
     write_adapter(trainer.model, given.folder / "adapter", "smollm2")
-    for entry in read_log(ingredients.recipe.run.out):
-        if entry.get("event") == "evaluation":
-            print(f"step {entry['step']}: held-out loss {entry['loss']:.4f}", flush=True)
+    for entry in evaluations(given.folder):
+        print(f"step {entry['step']}: held-out loss {entry['loss']:.4f}", flush=True)
     return Path(given.folder / "adapter")
 
 

@@ -1,6 +1,6 @@
 """DPO of the default model on rasbt's pairs of polite and rude answers: held-out preference accuracy, with curves.
 
-    python bench/preferences.py FOLDER PAIRS.json [--recipe recipes/preferences.toml]
+    python -m bench.preferences FOLDER PAIRS.json [--recipe recipes/preferences.toml]
 
 FOLDER keeps the split, the prepared data and the run; a second call goes on where the first ended. The split is drawn
 with a fixed seed; pairs of two equal answers are left out. Before training accuracy is 0 by definition: the model and
@@ -13,16 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openherd.train.assemble import assemble
-from openherd.train.ingredients import open_ingredients
-from openherd.train.parallel.world import World
+from bench.training import evaluations, trained
 from openherd.train.prepare import WeightedPath, prepare
-from openherd.train.recipe_file import load_recipe
-from openherd.train.run_log import RunLog, read_log
 from openherd.train.token_file import open_tokens
 from openherd.train.tokenizer_source import open_tokenizer
 
@@ -42,22 +37,9 @@ def main() -> None:
     given = arguments.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     train_on, held_out = split(given.pairs, given.folder, given.held_out)
-    recipe = load_recipe(given.recipe)
-    recipe = replace(recipe, data=replace(recipe.data, train=(train_on,), evaluation=(held_out,)))
-    recipe = replace(recipe, run=replace(recipe.run, out=given.folder / "run", threads=given.threads))
-    ingredients = open_ingredients(recipe, device="cpu", cores=given.threads)
-
-    import torch
-
-    torch.set_num_threads(given.threads)
-    with RunLog(ingredients.recipe.run.out, tensorboard=False) as log:
-        trainer = assemble(ingredients, World.single(), log, progress=show)
-        trainer.run()
-    for entry in read_log(ingredients.recipe.run.out):
-        if entry.get("event") == "evaluation":
-            print(
-                json.dumps({name: value for name, value in entry.items() if name not in ("event", "time")}), flush=True
-            )
+    trainer = trained(given.recipe, given.folder, train_on, held_out, given.threads, show)
+    for entry in evaluations(given.folder):
+        print(json.dumps({name: value for name, value in entry.items() if name not in ("event", "time")}), flush=True)
     for margin, row in wrong(trainer, held_out, given.folder / "held_out.jsonl"):
         print(f"margin {margin:.2f}: {row['instruction']} {row['input']}")
         print(f"    chosen:   {row['chosen']}\n    rejected: {row['rejected']}", flush=True)

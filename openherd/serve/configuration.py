@@ -8,8 +8,6 @@ Files named in the file are looked for beside it. TOML: v1.0.0, as the standard 
 from __future__ import annotations
 
 import os
-import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,11 +17,10 @@ from openherd.errors import InputError, OptionError
 from openherd.options import EngineOptions
 from openherd.serve.options import ModelOptions, ServeOptions
 from openherd.serve.toml_keys import Place, lines_of_keys, read_table
+from openherd.toml_file import parse_toml, read_text
 
 MAX_FILE_BYTES = 2**20
 MAX_MODELS = 64
-# The parser's work and memory grow with the square of a dotted key's parts; keys here have one.
-_DOTTED = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +88,8 @@ def read_configuration(file: str | None) -> FileConfiguration:
     if file is None:
         return FileConfiguration()
     path = Path(file)
-    text = _text(path)
-    if _DOTTED.search(text):
-        raise InputError(f"{path} has a key of more than 32 parts")
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) if isinstance(error, ValueError) else "it is nested too deeply"
-        raise InputError(f"{path} is not TOML: {reason[:300]}") from None
+    text = read_text(path, "the configuration", MAX_FILE_BYTES)
+    document = parse_toml(text, path)
     lines = lines_of_keys(text)
     models = document.pop("models", [])
     if not isinstance(models, list) or not all(isinstance(table, dict) for table in models):
@@ -117,20 +108,6 @@ def read_configuration(file: str | None) -> FileConfiguration:
         ),
         offline,
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"the configuration {path} is longer than {MAX_FILE_BYTES} bytes")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not TOML: it is not UTF-8 text") from None
 
 
 def _typed(options: Any, given: frozenset[str]) -> dict[str, Any]:

@@ -78,6 +78,11 @@ class Batch:
         """The sum of the weights: what a mean loss is divided by."""
         return self.layout.num_learnt
 
+    @property
+    def num_tokens(self) -> int:
+        """Positions that are no padding."""
+        return int((self.documents != PADDING).sum())
+
     def to(self, device: torch.device | str) -> Batch:
         tensors = (self.token_ids, self.positions, self.documents, self.targets, self.weights)
         ids, positions, documents, targets, weights = (tensor.to(device, non_blocking=True) for tensor in tensors)

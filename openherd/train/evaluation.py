@@ -20,8 +20,9 @@ from openherd.errors import InputError
 from openherd.options import SamplingParams
 from openherd.train.batch import Batch
 from openherd.train.encoding import Encoded
-from openherd.train.generation import Generation, PresentWeights
+from openherd.train.generation import Generation
 from openherd.train.loss import nll_sum
+from openherd.train.model.present_weights import PresentWeights
 from openherd.train.packing import PackedRows
 from openherd.train.pieces import Pieces, cut, cut_pairs
 

@@ -6,14 +6,11 @@ about as long as reading them once, and then answers exactly as it would after a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import torch
-
-from openherd.checkpoints.source import U8, Tensor
 from openherd.config import ModelConfig
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
@@ -21,13 +18,9 @@ from openherd.engine.sequence import Request
 from openherd.errors import EngineError
 from openherd.messages import FinishReason
 from openherd.options import EngineOptions, SamplingParams
-from openherd.quant.types import BLOCK_TYPES
-from openherd.train.model.loading import named_tensors
 
 if TYPE_CHECKING:
-    from openherd.train.model.decoder import Decoder
-
-_TYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+    from openherd.train.model.present_weights import PresentWeights
 
 
 @dataclass(slots=True)
@@ -87,31 +80,3 @@ class Generation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._engine.close()
-
-
-class PresentWeights(Mapping[str, Tensor]):
-    """A model's weights as the engine reads files: canonical names, LoRA merged, float32, bfloat16 or float16.
-
-    Of a model in parts every process must make it, as the parts are brought together.
-    """
-
-    def __init__(self, model: Decoder) -> None:
-        self._tensors = {name: _as_tensor(name, tensor.detach().cpu()) for name, tensor in named_tensors(model)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-
-def _as_tensor(name: str, tensor: torch.Tensor) -> Tensor:
-    rows = tensor.contiguous().reshape(-1, tensor.shape[-1])
-
-    def read() -> U8:
-        return rows.view(torch.uint8).numpy()
-
-    return Tensor(name, tuple(tensor.shape), BLOCK_TYPES[_TYPES[tensor.dtype]], read)

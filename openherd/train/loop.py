@@ -24,7 +24,6 @@ import torch
 from torch import Tensor
 
 from openherd.errors import HerdError
-from openherd.train.batch import PADDING
 from openherd.train.checkpoint import (
     FOLDER,
     MODEL,
@@ -46,7 +45,6 @@ from openherd.train.run_state import RunState, SavedState, identity_of, require_
 from openherd.train.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from openherd.train.batch import Batch
     from openherd.train.evaluation import Sample
     from openherd.train.model.decoder import Decoder
     from openherd.train.objectives.objective import Objective
@@ -148,7 +146,7 @@ class Trainer:
             loss=means.pop("loss"),
             norm=self.world.gradient_norm(self.adamw.parameters.values()),
             weight=weight,
-            tokens=int(self.world.sum(float(sum(map(_num_tokens, batches))))),
+            tokens=int(self.world.sum(float(sum(batch.num_tokens for batch in batches)))),
             metrics={name: value / weight for name, value in means.items()},
         )
 
@@ -283,7 +281,3 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         """What is trained; where the model is sharded, the shards."""
         return {name: value for name, value in self.model.state_dict().items() if name in self.adamw.parameters}
-
-
-def _num_tokens(batch: Batch) -> int:
-    return int((batch.documents != PADDING).sum())

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from openherd.engine.memory import free_memory, total_memory
+from openherd.kernels.cpu_name import cpu_name
 
 _SIZES = {"cpu": (256, 1024), "cuda": (1024, 8192)}
 """Of square products: a first one, which tells whether the large one takes too long."""
@@ -37,7 +38,7 @@ def measure_machine(device: str, dtype: torch.dtype, threads: int) -> Machine:
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         return Machine(torch.cuda.get_device_name(), threads, peak, free, total)
-    return Machine(_cpu_name(), threads, peak, free_memory(), total_memory())
+    return Machine(cpu_name() or "CPU", threads, peak, free_memory(), total_memory())
 
 
 def measured_peak(device: str, dtype: torch.dtype) -> float:
@@ -91,11 +92,3 @@ def _status(key: str) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":")), 0)
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "CPU"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "CPU")

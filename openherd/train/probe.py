@@ -85,7 +85,7 @@ def _time_step(
     _update(world, adamw)
     _backward(world, model, objective, batches[0])
     update = _seconds(world, lambda: _update(world, adamw))
-    tokens = world.sum(float(sum(int((batch.documents >= 0).sum()) for batch in batches)))
+    tokens = world.sum(float(sum(batch.num_tokens for batch in batches)))
     return drawing + len(batches) * sum(micro) / len(micro) + update, tokens
 
 

@@ -22,6 +22,8 @@ from openherd.tokenizers.named_templates import NAMED_TEMPLATES
 from openherd.toml_file import parse_toml, read_text
 from openherd.train.recipe import SECTIONS, Recipe
 
+RECIPE_FILE = "recipe.toml"
+"""In a run's folder: its recipe, everything filled in."""
 MAX_FILE_BYTES = 1 << 16
 Overrides = Mapping[str, Mapping[str, Any]]
 """Values that win over a file's, by section and name; those of section "" stand above all tables."""

@@ -17,9 +17,9 @@ from openherd.checkpoints.safetensors import read_safetensors
 from openherd.checkpoints.safetensors_writer import FILE_METADATA, lay_out
 from openherd.errors import FormatError
 from openherd.quant.types import BLOCK_TYPES
+from openherd.train.model.float_types import TYPE_NAMES
 
 FILE = "tensors.safetensors"
-_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _CHUNK = 1 << 22
 
 
@@ -37,19 +37,19 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor]) -> None:
         info = file.tensors.get(name)
         if info is None:
             raise FormatError(f"{file.path}: the tensor {name} is missing")
-        if info.shape != tuple(tensor.shape) or info.type.name != _NAMES.get(tensor.dtype):
+        if info.shape != tuple(tensor.shape) or info.type.name != TYPE_NAMES.get(tensor.dtype):
             raise FormatError(
                 f"{file.path}: {name} is {info.type.name} {list(info.shape)}, and "
-                f"{_NAMES.get(tensor.dtype)} {list(tensor.shape)} is needed"
+                f"{TYPE_NAMES.get(tensor.dtype)} {list(tensor.shape)} is needed"
             )
         raw = torch.from_numpy(np.array(info.rows(file.data)).reshape(-1))
         tensor.detach().copy_(raw.view(tensor.dtype).view(tensor.shape))
 
 
 def _planned(name: str, tensor: Tensor) -> PlannedTensor:
-    if tensor.dtype not in _NAMES:
+    if tensor.dtype not in TYPE_NAMES:
         raise ValueError(f"{name}: a tensor of {tensor.dtype} cannot be saved")
-    type_ = BLOCK_TYPES[_NAMES[tensor.dtype]]
+    type_ = BLOCK_TYPES[TYPE_NAMES[tensor.dtype]]
     return PlannedTensor(name, tuple(tensor.shape), type_, lambda: _chunks(tensor))
 
 

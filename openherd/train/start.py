@@ -24,11 +24,10 @@ from openherd.train.model_facts import keep_model_facts
 from openherd.train.parallel.world import World
 from openherd.train.progress import ProgressLine
 from openherd.train.recipe import Recipe
-from openherd.train.recipe_file import as_toml
+from openherd.train.recipe_file import RECIPE_FILE, as_toml
 from openherd.train.report import LOSS_FILE, REPORT_FILE, write_report
 from openherd.train.run_log import LOG_FILE, RunLog
 
-RECIPE_FILE = "recipe.toml"
 REPORT_SECONDS = 30.0
 """Between reports while a run goes on; the last one is made at its end."""
 
@@ -111,7 +110,6 @@ def _keep(ingredients: Ingredients) -> None:
     out.mkdir(parents=True, exist_ok=True)
     keep_model_facts(out, ingredients.facts())
     if not steps_of(out):  # a run that goes on keeps the recipe it was begun with
-        (out / RECIPE_FILE).unlink(missing_ok=True)
         write_new_text(out / RECIPE_FILE, as_toml(ingredients.recipe))
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.checkpoints.new_file import sync_folder
+from openherd.checkpoints.new_file import sync_folder, write_new_text
 from openherd.errors import FormatError, InputError
 from openherd.store.digest import sha256_of
 from openherd.train.encoding import Encoded
@@ -137,10 +137,7 @@ class TokenWriter:
             documents=self.num_documents,
             learnt=sum(source.learnt for source in self._sources),
         )
-        with (self._partial / MANIFEST).open("wb") as written:
-            written.write(json.dumps(asdict(manifest), indent=1).encode())
-            written.flush()
-            os.fsync(written.fileno())
+        write_new_text(self._partial / MANIFEST, json.dumps(asdict(manifest), indent=1))
         self._partial.rename(self._folder)
         sync_folder(self._folder.parent)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openherd.checkpoints.new_file import write_new_text
 from openherd.errors import InputError, OptionError
 from openherd.tokenizers.named_templates import named_template
 from openherd.train.rows import Completion, Conversation, Preference, RowError, Text
@@ -140,8 +141,5 @@ def _write(folder: Path, pipeline: dict[str, Any], first_special: int) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     for name, document in (("tokenizer.json", pipeline), ("tokenizer_config.json", config)):
-        with (partial / name).open("w", encoding="utf-8") as file:
-            json.dump(document, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        write_new_text(partial / name, json.dumps(document, ensure_ascii=False, indent=1))
     partial.rename(folder)

@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from openherd.checkpoints import source
 from openherd.checkpoints.source import Checkpoint
 from openherd.config import ModelConfig
 from openherd.errors import InputError
-from openherd.quant.types import BLOCK_TYPES
 from openherd.train.assemble import first_weights_sha256
 from openherd.train.batch import Batch
 from openherd.train.checkpoint import MODEL, find, read_saved
@@ -29,15 +27,15 @@ from openherd.train.model.decoder import Decoder
 from openherd.train.model.filling import fill
 from openherd.train.model.loading import load_weights, named_tensors
 from openherd.train.model.lora import add_lora
+from openherd.train.model.present_weights import PresentWeights
 from openherd.train.model.quantized import quantize_base
 from openherd.train.model_facts import ModelFacts, read_model_facts
 from openherd.train.parallel.world import World
 from openherd.train.recipe import Recipe
-from openherd.train.recipe_file import load_recipe
+from openherd.train.recipe_file import RECIPE_FILE, load_recipe
 
 F32 = NDArray[np.float32]
 Which = Literal["latest", "best"] | int
-RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class TrainedModel:
             path=self.run,
             format="a training run",
             config=self.facts.config,
-            tensors={name: _as_source(name, values) for name, values in named_tensors(self.model)},
+            tensors=PresentWeights(self.model),
             tokenizer=self.facts.tokenizer,
             chat_template=self.facts.chat_template,
             license=self.facts.license,
@@ -77,14 +75,15 @@ def open_trained(run: Path, which: Which, open_base: Callable[[str], Checkpoint]
 
     Raises InputError for a folder that holds no run or no checkpoint, FormatError for a checkpoint that has changed.
     """
-    facts, recipe = read_model_facts(run), load_recipe(run / RECIPE)
+    facts, recipe = read_model_facts(run), load_recipe(run / RECIPE_FILE)
     folder = find(run, which)
+    saved = read_saved(folder)
     model = _empty_model(facts.config, recipe)
     if recipe.lora.rank:
-        _load_base(model, open_base(facts.base), read_saved(folder).identity)
+        _load_base(model, open_base(facts.base), saved.identity)
     trained = {name: values for name, values in model.state_dict().items() if _is_trained(name, recipe)}
     World.single().load_tensors(folder / MODEL, trained)
-    return TrainedModel(run, read_saved(folder).state.step, facts, _merged(model) if recipe.lora.rank else model)
+    return TrainedModel(run, saved.state.step, facts, _merged(model) if recipe.lora.rank else model)
 
 
 def open_adapted(run: Path, which: Which) -> tuple[Decoder, ModelFacts]:
@@ -92,7 +91,7 @@ def open_adapted(run: Path, which: Which) -> tuple[Decoder, ModelFacts]:
 
     Raises InputError for a run that trains all weights, and as `open_trained` does.
     """
-    facts, recipe = read_model_facts(run), load_recipe(run / RECIPE)
+    facts, recipe = read_model_facts(run), load_recipe(run / RECIPE_FILE)
     if not recipe.lora.rank:
         raise InputError(f"{run} trains all weights and has no adapter", hint="leave out --adapter-only")
     folder = find(run, which)
@@ -132,9 +131,3 @@ def _merged(model: Decoder) -> Decoder:
     for name, values in named_tensors(model):
         fill(merged.get_parameter(name), values)
     return merged
-
-
-def _as_source(name: str, values: torch.Tensor) -> source.Tensor:
-    rows = values.detach().contiguous().numpy().view(np.uint8)
-    n = int(np.prod(values.shape[:-1]))
-    return source.Tensor(name, tuple(values.shape), BLOCK_TYPES["F32"], lambda: rows.reshape(n, -1))

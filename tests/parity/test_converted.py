@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openherd.checkpoints import open_checkpoint
-from openherd.engine.backends import make_backend
-from openherd.engine.protocols import KVSpec, Limits
+from openherd.engine.protocols import Limits
 from openherd.workshop.golden.record import record
 from openherd.workshop.verify.run import verify
-from tests.parity.batches import Rows, token_batch
 from tests.parity.converted_cases import BY_LLAMA_CPP, CASES, EXPECTED, LLAMA_CPP, converted, digests
+from tests.parity.native_logits import native_logits
 from tests.parity.reader_cases import FOLDER, MODELS, RECORDED, prompts
 
 VALUES = json.loads(EXPECTED.read_text(encoding="utf-8"))
@@ -25,18 +23,8 @@ REFERENCE = np.load(FOLDER / "logits.npz")
 
 
 def logits(path: Path) -> np.ndarray:
-    checkpoint = open_checkpoint(path)
-    backend = make_backend("native", 1)
-    try:
-        limits = Limits(max_context=64, max_seqs=2, max_batch_tokens=64, max_logit_rows=64)
-        backend.load(checkpoint.config, checkpoint.tensors, KVSpec(dtype="f32"), limits, num_blocks=8)
-        rows = [
-            backend.logits(backend.forward(token_batch([Rows(ids, 0, (7, 2, 5))]))).copy()[list(RECORDED)]
-            for ids in prompts()
-        ]
-    finally:
-        backend.close()
-    return np.stack(rows)
+    limits = Limits(max_context=64, max_seqs=2, max_batch_tokens=64, max_logit_rows=64)
+    return native_logits(path, prompts(), RECORDED, limits=limits, num_blocks=8, blocks=(7, 2, 5))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openherd.checkpoints import open_checkpoint
-from openherd.engine.backends import make_backend
-from openherd.engine.protocols import KVSpec, Limits
+from openherd.engine.protocols import Limits
 from openherd.errors import UnsupportedError
 from openherd.workshop.convert.run import convert
-from tests.parity.batches import Rows, token_batch
 from tests.parity.converted_cases import digests
 from tests.parity.family_cases import EXPECTED_FILE, RECORDED, prompts
 from tests.parity.family_converted_cases import CASES, EXPECTED, VOCAB, converted, source_folder
 from tests.parity.family_layouts import NOT_IN_GGUF
+from tests.parity.native_logits import native_logits
 
 VALUES = json.loads(EXPECTED.read_text(encoding="utf-8"))
 REFERENCE = np.load(EXPECTED_FILE)
@@ -27,19 +25,9 @@ ONE_PROMPT = "phi3_long"
 
 
 def logits(path: Path) -> np.ndarray:
-    checkpoint = open_checkpoint(path)
-    backend = make_backend("native", 1)
-    try:
-        limits = Limits(max_context=256, max_seqs=2, max_batch_tokens=200, max_logit_rows=200)
-        backend.load(checkpoint.config, checkpoint.tensors, KVSpec(dtype="f32"), limits, num_blocks=13)
-        blocks = (12, 3, 9, 0, 5, 7, 1, 11, 2, 4)
-        rows = [
-            backend.logits(backend.forward(token_batch([Rows(ids, 0, blocks)]))).copy()[list(RECORDED)]
-            for ids in prompts(VOCAB)
-        ]
-    finally:
-        backend.close()
-    return np.stack(rows)
+    limits = Limits(max_context=256, max_seqs=2, max_batch_tokens=200, max_logit_rows=200)
+    blocks = (12, 3, 9, 0, 5, 7, 1, 11, 2, 4)
+    return native_logits(path, prompts(VOCAB), RECORDED, limits=limits, num_blocks=13, blocks=blocks)
 
 
 @pytest.mark.parametrize("name", CASES)

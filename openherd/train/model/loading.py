@@ -15,11 +15,11 @@ from openherd.errors import FormatError
 from openherd.quant.dequantize import dequantize
 from openherd.train.model.decoder import Decoder, Device
 from openherd.train.model.filling import fill, whole
+from openherd.train.model.float_types import DTYPES
 from openherd.train.model.lora import merged_weight
 from openherd.train.model.quantized import QuantizedLinear, quantize_base
 
 _CHUNK_VALUES = 1 << 22  # decoded at a time
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def model_from(
@@ -71,8 +71,8 @@ def _fitting(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> sourc
 def float_values(tensor: source.Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The tensor's values as `dtype`, on the CPU."""
     rows = tensor.rows()
-    if tensor.type.name in _FLOATS:
-        stored = torch.from_numpy(np.array(rows)).view(_FLOATS[tensor.type.name])
+    if tensor.type.name in DTYPES:
+        stored = torch.from_numpy(np.array(rows)).view(DTYPES[tensor.type.name])
         return stored.view(tensor.shape).to(dtype)
     values = torch.empty(len(rows), tensor.shape[-1], dtype=dtype)
     step = max(1, _CHUNK_VALUES // tensor.shape[-1])

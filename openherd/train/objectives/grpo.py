@@ -28,8 +28,9 @@ from torch import Tensor
 from openherd.errors import OptionError
 from openherd.options import SamplingParams
 from openherd.train.batch import Batch
-from openherd.train.generation import Generated, Generation, PresentWeights
+from openherd.train.generation import Generated, Generation
 from openherd.train.loss import token_logprobs
+from openherd.train.model.present_weights import PresentWeights
 from openherd.train.objectives.objective import StepLoss, share_of
 from openherd.train.order import shuffled
 from openherd.train.packing import PackedRows
@@ -157,10 +158,11 @@ class Grpo:
     def _prompt_numbers(self, step: int) -> list[int]:
         """The step's prompts, each epoch a new shuffle of all of them: a function of (seed, step) alone."""
         count, each = len(self._prompts), self._settings.answers_per_step // self._settings.group
-        return [
-            int(shuffled(count, self._settings.seed, "prompts", at // count)[at % count])
-            for at in range(step * each, (step + 1) * each)
-        ]
+        places = [divmod(at, count) for at in range(step * each, (step + 1) * each)]
+        order = {
+            epoch: shuffled(count, self._settings.seed, "prompts", epoch) for epoch in {epoch for epoch, _ in places}
+        }
+        return [int(order[epoch][place]) for epoch, place in places]
 
     def _rollouts(self, step: int, places: Sequence[int], prompts: Sequence[CheckedPrompt]) -> list[Rollout]:
         settings = self._settings

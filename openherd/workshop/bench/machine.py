@@ -11,10 +11,9 @@ from typing import Any
 
 from openherd import __version__
 from openherd.kernels.cores import usable_cores
+from openherd.kernels.cpu_name import cpu_name
 from openherd.kernels.native import default_isa
 
-_CPUINFO = Path("/proc/cpuinfo")
-_MEMINFO = Path("/proc/meminfo")
 _STAT = Path("/proc/stat")
 # The line of all processors in /proc/stat (proc(5)): user nice system idle iowait irq softirq steal ...
 _IDLE_FIELDS = (3, 4)
@@ -24,7 +23,7 @@ _FIELDS = 8  # guest times that follow are counted in user and nice already
 def machine_facts(threads: int) -> dict[str, Any]:
     """What a reader needs to judge the figures. Keys are stable; None where the system does not say."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": usable_cores(),
         "threads": threads,
         "isa": default_isa(),
@@ -33,17 +32,6 @@ def machine_facts(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "openherd": __version__,
     }
-
-
-def _cpu_name() -> str | None:
-    try:
-        for line in _CPUINFO.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() in ("model name", "Model"):
-                return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or None
 
 
 def _memory_bytes() -> int | None:

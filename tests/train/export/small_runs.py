@@ -20,11 +20,10 @@ from openherd.train.model.lora import add_lora, lora_parameters
 from openherd.train.model_facts import ModelFacts, facts_of, keep_model_facts
 from openherd.train.parallel.world import World
 from openherd.train.recipe import LoraRecipe, Recipe
-from openherd.train.recipe_file import as_toml
+from openherd.train.recipe_file import RECIPE_FILE, as_toml
 from openherd.train.run_state import RunState, SavedState
 from openherd.train.tokenizer_source import open_tokenizer
 from openherd.train.tokenizer_training import train_tokenizer
-from openherd.train.trained_model import RECIPE
 
 LICENSE = "apache-2.0"
 
@@ -62,7 +61,7 @@ def full_run(run: Path, *, steps: tuple[int, ...] = (4, 8), best: int = 4) -> di
     """A run of all weights with checkpoints of `steps`; its models by step."""
     run.mkdir()
     keep_model_facts(run, facts())
-    (run / RECIPE).write_text(as_toml(Recipe()))
+    (run / RECIPE_FILE).write_text(as_toml(Recipe()))
     models = {}
     for step in steps:
         models[step] = model = Decoder(facts().config)
@@ -81,7 +80,7 @@ def lora_run(run: Path, base: Path, *, base_type: str = "") -> Decoder:
     checkpoint = open_checkpoint(base)
     keep_model_facts(run, replace(facts_of(checkpoint, str(base), checkpoint.chat_template), license=LICENSE))
     lora = LoraRecipe(rank=4, alpha=8.0, targets=("q_proj", "down_proj"), base_type=base_type)  # type: ignore[arg-type]
-    (run / RECIPE).write_text(as_toml(Recipe(lora=lora)))
+    (run / RECIPE_FILE).write_text(as_toml(Recipe(lora=lora)))
     model = model_from(checkpoint, base_type=base_type)
     add_lora(model, lora.rank, lora.alpha, lora.targets, seed=1)
     with torch.no_grad():

@@ -12,10 +12,11 @@ import torch
 from openherd.errors import OptionError
 from openherd.options import SamplingParams
 from openherd.train.batch import Batch
-from openherd.train.generation import Generated, Generation, PresentWeights
+from openherd.train.generation import Generated, Generation
 from openherd.train.loop import Trainer
 from openherd.train.loss import token_logprobs
 from openherd.train.model.decoder import Decoder
+from openherd.train.model.present_weights import PresentWeights
 from openherd.train.objectives.grpo import (
     Grpo,
     GrpoSettings,
