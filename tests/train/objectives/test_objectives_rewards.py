@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from openherd.tokenizers import ChatTemplate
 from openherd.train.objectives.prompts import read_prompts
 from openherd.train.objectives.rewards import MAX_ANSWER_BYTES, REWARDS, exact, json_schema, number, regex
 from openherd.train.rows import RowError
+from tests.bounds import within_cpu
 from tests.train.objectives.tiny_tokenizer import tiny_tokenizer
 
 SCHEMA = {
@@ -52,10 +52,7 @@ CHECKS = {
 def test_every_answer_gets_0_or_1_in_linear_time(name: str) -> None:
     CHECKS[name]("warm up")
     for answer in HOSTILE:
-        start = time.process_time()
-        reward = CHECKS[name](answer)
-        assert reward in (0.0, 1.0)
-        assert time.process_time() - start < 2.0, f"{answer[:20]!r} of {len(answer)} characters"
+        assert within_cpu(2, lambda answer=answer: CHECKS[name](answer)) in (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
