@@ -20,6 +20,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, Parameter, UnknownC
 from openherd import __version__
 from openherd.cli import output
 from openherd.cli.given import note_given
+from openherd.cli.help import HelpPages
 from openherd.cli.refusals import from_parser, with_flags
 from openherd.errors import HerdError, InputError, OptionError
 
@@ -61,6 +62,7 @@ def build_app() -> App:
         name="herd",
         help="Run Llama-family language models on your own machine.\n\nherd VERB --help explains a verb.",
         help_format="plaintext",
+        help_formatter=HelpPages(),
         help_epilogue="Models are kept in $OPENHERD_HOME/models (~/.openherd/models).",
         version=f"openherd {__version__}",
         default_parameter=Parameter(negative_iterable=()),

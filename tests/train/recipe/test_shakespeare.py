@@ -26,7 +26,7 @@ def test_t13_a_short_run_learns_as_fast_as_the_plain_loop(tmp_path: Path) -> Non
     finally:
         torch.set_num_threads(threads)
     ours, plain = found["ours"], found["plain"]
-    assert ours["parameters"] == pytest.approx(plain["parameters"], rel=0.05)
+    assert ours["parameters"] <= plain["parameters"]
     assert math.log(261) - ours["loss"] > math.log(len(set(text))) - plain["loss"] > 0.5
 
 

@@ -99,6 +99,18 @@ def test_help_promises_what_the_verb_takes(
     assert not any(word in page for word in hidden)
 
 
+def test_a_page_names_no_empty_choice_and_no_empty_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "run", "--help"]) == 0
+    page = " ".join(line.strip("│╭╰ ") for line in capsys.readouterr().out.splitlines())
+    page = " ".join(page.split())
+    assert page.startswith("Usage: herd train run")
+    assert "[choices: nano, tiny, small, 1b, 8b]" in page
+    assert "[choices: tied, separate]" in page
+    assert "[default: cosine]" in page
+    assert '[default: ""]' not in page
+    assert "[default: ()]" not in page
+
+
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"openherd {__version__}\n"
