@@ -69,7 +69,9 @@ def open_ingredients(
         )
     tokenizer = source.tokenizer()
     template = source.chat_template(tokenizer)
-    training, evaluation = (tuple(map(open_tokens, paths)) for paths in (recipe.data.train, recipe.data.evaluation))
+    training, evaluation = (
+        tuple(open_tokens(path, verify=True) for path in paths) for paths in (recipe.data.train, recipe.data.evaluation)
+    )
     check_data(recipe, (*training, *evaluation), tokenizer_sha256(tokenizer), tokenizer.vocab_size)
     _check_template((*training, *evaluation), source.template)
     prompts = _prompts(recipe, tokenizer, template, source.checkpoint)

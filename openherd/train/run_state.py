@@ -74,18 +74,18 @@ def identity_of(recipe: Recipe, fingerprint: str, facts: Mapping[str, str]) -> d
 
 
 def require_same(saved: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
-    """Raises InputError with a line for each difference."""
+    """Raises InputError that names each difference."""
     lines = list(_differences(saved, now, sorted({*saved, *now})))
     if lines:
         raise InputError(
-            "\n".join([f"{where} belongs to another run:", *lines]),
+            f"{where} belongs to another run: {'; '.join(lines)}",
             hint="change it back, or train into another folder with --out",
         )
 
 
 def _differences(saved: Mapping[str, str], now: Mapping[str, str], keys: Collection[str]) -> list[str]:
     pairs = ((key, saved.get(key, "nothing"), now.get(key, "nothing")) for key in keys)
-    return [f"  {key}: {before[:80]} before, {after[:80]} now" for key, before, after in pairs if before != after]
+    return [f"{key}: {before[:80]} before, {after[:80]} now" for key, before, after in pairs if before != after]
 
 
 def written(saved: SavedState) -> bytes:

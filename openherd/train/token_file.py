@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from typing import Any, BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.checkpoints.new_file import sync_folder, write_new_text
+from openherd.checkpoints.new_file import explained, sync_folder, write_new_text
 from openherd.errors import FormatError, InputError
 from openherd.store.digest import sha256_of
 from openherd.train.encoding import Encoded
@@ -114,18 +115,21 @@ class TokenWriter:
                 self._finish()
         finally:
             for file in self._files.values():
-                file.close()
+                with suppress(OSError):  # all that counts was written and synced; else there is an error already
+                    file.close()
             shutil.rmtree(self._partial, ignore_errors=True)
 
     def _write(self, name: str, data: bytes) -> None:
-        self._files[name].write(data)
+        with explained(self._folder):
+            self._files[name].write(data)
         self._digests[name].update(data)
 
     def _finish(self) -> None:
         self._write(DOCUMENTS, np.asarray(self._ends, "<i8").tobytes())
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+        with explained(self._folder):
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
         manifest = Manifest(
             self._kind,
             self._vocab_size,

@@ -20,7 +20,7 @@ RenameFlag = Annotated[
 ModelFlag = Annotated[
     str | None,
     Parameter(
-        name="--model",
+        name=("--model", "--tokenizer"),
         show_default=False,
         help="Whose tokenizer and chat template count: a catalogue name, a model's file, or a folder that "
         "herd train tokenizer wrote; none: the default model.",

@@ -129,11 +129,12 @@ def _check(trained: TrainedModel, written: Path, threads: int | None) -> Agreeme
     from openherd.checkpoints import open_checkpoint
     from openherd.tokenizers import Tokenizer
     from openherd.train.export import check_export
-    from openherd.workshop.golden.next_tokens import prompts
+    from openherd.workshop.golden.next_tokens import CONTEXT, prompts
     from openherd.workshop.model_logits import open_logits
 
-    texts = prompts(Tokenizer(trained.facts.tokenizer))
-    context = max(64, *map(len, texts))
+    max_seq_len = trained.facts.config.max_seq_len
+    texts = prompts(Tokenizer(trained.facts.tokenizer), max_seq_len)
+    context = min(CONTEXT, max_seq_len)
     checkpoint = open_checkpoint(written)
     with open_logits(checkpoint, context, threads) as logits:
         return check_export(trained, checkpoint, logits, texts)

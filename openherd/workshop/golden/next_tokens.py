@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from openherd.checkpoints import open_checkpoint
 from openherd.errors import EngineError
 from openherd.llm import LLM
 from openherd.messages import FinishReason
@@ -15,6 +16,7 @@ from openherd.workshop.golden.document import NextToken
 
 TOP = 5  # recorded of each
 ASKED = 20  # the most the engine reports: a recorded token that lost its place is still found
+CONTEXT = 64  # or the model's own, where that is shorter
 _MAX_PROMPT = 48
 _PROMPTS = (
     "The capital of France is Paris, and the capital of Italy is Rome. The capital of Germany is",
@@ -32,24 +34,27 @@ class Measured:
     numerics_id: str
 
 
-def prompts(tokenizer: Tokenizer) -> list[tuple[int, ...]]:
-    """Ids of beginnings of the texts: a quarter, a half, three quarters and all of each.
+def prompts(tokenizer: Tokenizer, max_seq_len: int) -> list[tuple[int, ...]]:
+    """Ids of beginnings of the texts: a quarter, a half, three quarters and all of each, and room for one more token.
 
     A vocabulary that lacks a text's letters gets ids spread over it instead.
     """
+    longest = min(_MAX_PROMPT, max_seq_len - 1)
     found: list[tuple[int, ...]] = []
     for number, text in enumerate(_PROMPTS):
-        ids = tokenizer.encode(text)[:_MAX_PROMPT]
-        if len(ids) < 4:
-            ids = [(7919 * (number + 1) * (i + 1)) % tokenizer.vocab_size for i in range(16)]
+        ids = tokenizer.encode(text)[:longest]
+        if len(ids) < min(4, longest):
+            ids = [(7919 * (number + 1) * (i + 1)) % tokenizer.vocab_size for i in range(min(16, longest))]
         found += [tuple(ids[: max(1, len(ids) * quarter // 4)]) for quarter in (1, 2, 3, 4)]
     return list(dict.fromkeys(found))
 
 
 def measured(path: Path, asked: Sequence[tuple[int, ...]] | None, *, threads: int | None) -> Measured:
     """The likeliest tokens after each prompt (None: after `prompts`). Raises HerdError when the model cannot run."""
-    with LLM.load(path, options=EngineOptions(context=64, kv_dtype="f32", threads=threads), offline=True) as llm:
-        chosen = prompts(llm.tokenizer) if asked is None else list(asked)
+    max_seq_len = open_checkpoint(path).config.max_seq_len
+    options = EngineOptions(context=min(CONTEXT, max_seq_len), kv_dtype="f32", threads=threads)
+    with LLM.load(path, options=options, offline=True) as llm:
+        chosen = prompts(llm.tokenizer, max_seq_len) if asked is None else list(asked)
         params = SamplingParams(max_tokens=1, temperature=0.0, logprobs=ASKED, ignore_eos=True, speculate=False)
         answers = llm.generate([list(ids) for ids in chosen], params)
         for answer in answers:

@@ -45,26 +45,26 @@ def tokenizer_folder() -> Path:
     return folder
 
 
-def config(vocab_size: int) -> ModelConfig:
+def config(vocab_size: int, max_seq_len: int = 64) -> ModelConfig:
     return ModelConfig(
         family="llama", dim=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, ffn_dim=96, vocab_size=vocab_size,
-        max_seq_len=64, tied_embeddings=True,
+        max_seq_len=max_seq_len, tied_embeddings=True,
     )  # fmt: skip
 
 
-def facts() -> ModelFacts:
+def facts(max_seq_len: int = 64) -> ModelFacts:
     source = open_tokenizer(str(tokenizer_folder()))
-    return ModelFacts(config(source.tokenizer().vocab_size), source.spec, source.template, LICENSE)
+    return ModelFacts(config(source.tokenizer().vocab_size, max_seq_len), source.spec, source.template, LICENSE)
 
 
-def full_run(run: Path, *, steps: tuple[int, ...] = (4, 8), best: int = 4) -> dict[int, Decoder]:
+def full_run(run: Path, *, steps: tuple[int, ...] = (4, 8), best: int = 4, max_seq_len: int = 64) -> dict[int, Decoder]:
     """A run of all weights with checkpoints of `steps`; its models by step."""
     run.mkdir()
-    keep_model_facts(run, facts())
+    keep_model_facts(run, facts(max_seq_len))
     (run / RECIPE_FILE).write_text(as_toml(Recipe()))
     models = {}
     for step in steps:
-        models[step] = model = Decoder(facts().config)
+        models[step] = model = Decoder(facts(max_seq_len).config)
         initialise(model, seed=step)
         _spread(model)
         state = RunState(step=step, best_step=best, best_loss=1.0)

@@ -22,6 +22,7 @@ from openherd.train.model.decoder import Decoder
 from openherd.train.model.loading import float_values, named_tensors
 from openherd.train.trained_model import TrainedModel, open_trained
 from openherd.workshop.golden.places import golden_of
+from tests.small_disk import small_disk
 from tests.train.export import small_runs
 
 
@@ -51,6 +52,23 @@ def base_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, 
 def written_tensors(out: Path) -> dict[str, Tensor]:
     checkpoint = open_checkpoint(out)
     return {name: float_values(checkpoint.tensors[name]) for name in checkpoint.tensors}
+
+
+def test_a_model_of_a_short_context_is_compared_within_it(tmp_path: Path, export: Any) -> None:
+    small_runs.full_run(tmp_path / "run", max_seq_len=16)
+    done = export(tmp_path / "run", tmp_path / "m.gguf")
+    assert done.status == 0, done.err
+    assert main(["verify", str(tmp_path / "m.gguf"), "--threads", "1"]) == 0
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(base_run: Any, tmp_path: Path, export: Any) -> None:
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        for out in ("m.gguf", "folder"):
+            done = export(base_run[0], disk / out)
+            assert done.status == 1
+            assert "the disk is full" in done.document["error"]["message"]
+            assert list(disk.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "type_", "dtype"), [

@@ -13,6 +13,7 @@ import pytest
 from openherd.checkpoints import new_file
 from openherd.errors import OutputError
 from openherd.train.checkpoint import find, read_saved, steps_of
+from tests.small_disk import small_disk
 from tests.train.loop.forks import Forks
 from tests.train.loop.small_run import CONFIG, events, recipe_of, trainer
 
@@ -20,34 +21,29 @@ WIDE = replace(CONFIG, ffn_dim=20_000)  # 3.8 million weights: 46 MB a checkpoin
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """64 MiB in memory."""
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", tmp_path], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    try:
-        yield tmp_path
-    finally:
-        subprocess.run(["umount", "-l", tmp_path], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path, "64m") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("foreseen", [True, False])
-def test_t3_full_disk(foreseen: bool, small_disk: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_t3_full_disk(foreseen: bool, disk: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second checkpoint does not fit beside the first. It is found before writing, or by the system's ENOSPC."""
     if not foreseen:
         monkeypatch.setattr(new_file, "_require_space", lambda path, nbytes: None)
-    run = recipe_of(small_disk / "run", data, steps=2, checkpoint_every=1, eval_every=9, sample_every=9, keep=1)
+    run = recipe_of(disk / "run", data, steps=2, checkpoint_every=1, eval_every=9, sample_every=9, keep=1)
     with pytest.raises(OutputError) as full:
         trainer(run, config=WIDE).run()
     message = "needs" if foreseen else "takes"  # the latter is said of an ENOSPC alone
-    assert f"the disk is full: {small_disk}/run/checkpoints/.step-00000001.partial" in str(full.value)
+    assert f"the disk is full: {disk}/run/checkpoints/.step-00000001.partial" in str(full.value)
     assert f" {message} " in str(full.value)
-    assert f"the run goes on from {small_disk}/run/checkpoints/step-00000000" in str(full.value)
-    assert steps_of(small_disk / "run") == [0]
-    assert read_saved(find(small_disk / "run")).state.step == 0
-    assert not list((small_disk / "run" / "checkpoints").glob(".step-*"))  # what it had written makes room again
-    subprocess.run(["mount", "-o", "remount,size=256m", small_disk], check=True)
+    assert f"the run goes on from {disk}/run/checkpoints/step-00000000" in str(full.value)
+    assert steps_of(disk / "run") == [0]
+    assert read_saved(find(disk / "run")).state.step == 0
+    assert not list((disk / "run" / "checkpoints").glob(".step-*"))  # what it had written makes room again
+    subprocess.run(["mount", "-o", "remount,size=256m", disk], check=True)
     assert trainer(run, config=WIDE).run().state.step == 2
-    assert events(small_disk / "run", "resume")[-1]["step"] == 0
+    assert events(disk / "run", "resume")[-1]["step"] == 0
 
 
 def test_t3_a_file_larger_than_allowed(data: Path, forks: Forks, tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from openherd.cli.app import PARTS
 from openherd.cli.train import PARTS as REGISTERED
 from openherd.train.recipe_file import load_recipe
+from openherd.train.token_file import TOKENS
 from tests.train.recipe.conftest import Prepared, tiny
 
 
@@ -34,6 +38,21 @@ def test_a_run_leaves_its_recipe_log_and_report_and_goes_on(prepared: Prepared, 
     other = herd("run", *flags, "--seed", 5)
     assert other.status == 2
     assert "run.seed: 0 before, 5 now" in " ".join(other.err.split())
+
+
+def test_t6_data_that_changed_since_it_was_prepared_is_refused(prepared: Prepared, herd: Any, tmp_path: Path) -> None:
+    """Into another token of the vocabulary, which only the sum tells; before a first run as when one goes on."""
+    data = tmp_path / "data"
+    shutil.copytree(prepared.train, data)
+    flags = tiny(replace(prepared, train=data), tmp_path / "run", "--no-forecast")
+    assert herd("run", *flags).status == 0
+    tokens = np.memmap(data / TOKENS, "<i4", "r+")
+    tokens[7] ^= 1
+    tokens.flush()
+    for out in ("run", "other"):
+        refused = herd("run", *tiny(replace(prepared, train=data), tmp_path / out, "--no-forecast"))
+        assert refused.status == 2
+        assert "tokens.bin has changed since it was prepared" in " ".join(refused.err.split())
 
 
 def test_a_recipe_file_and_flags_together(prepared: Prepared, herd: Any, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openherd.errors import FormatError, InputError
+from openherd.errors import FormatError, InputError, OutputError
 from openherd.tokenizers.spec import Strip, TokenizerSpec
 from openherd.train.prepare import WeightedPath, prepare, tokenizer_sha256
 from openherd.train.rows import RowError
 from openherd.train.sources import read_values
 from openherd.train.token_file import MANIFEST, TOKENS, open_tokens
+from tests.small_disk import small_disk
 from tests.unit.tokenizers.small_vocabularies import bpe_spec
 from tests.unit.train.chat_model import template, tokenizer
 
@@ -172,6 +173,15 @@ def test_prepared_data_is_never_overwritten(tmp_path: Path) -> None:
     prepare([WeightedPath(data)], tmp_path / "out", tokenizer(), None)
     with pytest.raises(InputError, match="exists already"):
         prepare([WeightedPath(data)], tmp_path / "out", tokenizer(), None)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    data = write(tmp_path, "d.jsonl", {"text": "hello " * 50_000})
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        with pytest.raises(OutputError, match=f"the disk is full: {disk}/out could not be written"):
+            prepare([WeightedPath(data)], disk / "out", tokenizer(), None)
+        assert list(disk.iterdir()) == []
 
 
 def test_damaged_folders_are_refused(tmp_path: Path) -> None:
