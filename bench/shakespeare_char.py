@@ -37,9 +37,9 @@ from openherd.train.tokenizer_source import open_tokenizer
 from openherd.train.tokenizer_training import MIN_VOCAB, train_tokenizer
 
 LAYERS, DIM, HEADS, CONTEXT, BATCH = 4, 128, 4, 64, 12
-# Of a gated feed-forward, three matrices; nanoGPT has two, 512 wide. 320 would have as many weights, but then a step
-# takes 5 to 15 % longer than the plain loop's: besides the products there is the gate.
-FFN_DIM = 256
+# Of a gated feed-forward, three matrices; nanoGPT has two, 512 wide. 320 would have as many weights. This narrow one's
+# steps take as long as the plain loop's, gate and rotation included, and it still learns more in as many of them.
+FFN_DIM = 192
 LEARNING_RATE = 3e-3
 TURN = 50
 

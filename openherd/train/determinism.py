@@ -32,4 +32,8 @@ def deterministic() -> Iterator[None]:
 def seed_torch(seed: int, step: int, rank: int) -> None:
     """Random numbers of a step, which no step before it has any part in."""
     digest = hashlib.sha256(f"{seed} {step} {rank}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little"))
+    number = int.from_bytes(digest[:8], "little")
+    if torch.cuda.is_initialized():
+        torch.manual_seed(number)
+    else:  # seeding devices that are not in use keeps, each time, the stack of who asked: 1 ms, and memory
+        torch.default_generator.manual_seed(number)

@@ -116,7 +116,7 @@ def _base_bytes(recipe: Recipe, config: ModelConfig, each: int) -> int:
 def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int) -> int:
     """Bytes of activations at the peak, for each token of a micro-batch."""
     layer = _layer_bytes(recipe, config, size)
-    outside = 8 * config.dim + size * config.dim  # the last norm's input and its result before and after scaling
+    outside = (4 + size) * config.dim + 4  # the last norm's
     # The first layer to go back through has gradients of its widest values beside what was kept of them.
     gradients = size * (3 * config.ffn_dim + 2 * config.dim)
     if recipe.run.activation_checkpointing:
@@ -126,13 +126,14 @@ def _kept_per_token(recipe: Recipe, config: ModelConfig, size: int) -> int:
 
 def _layer_bytes(recipe: Recipe, config: ModelConfig, size: int) -> int:
     """What autograd keeps of a layer for each token."""
-    norms = 2 * (4 + size if recipe.lora.rank else 8 + size) * config.dim
+    norms = 2 * ((4 + size) * config.dim + 4)  # values before and after the weight, and their scale
     # Queries and what attention gives, keys and values, sums of softmax. Shared key heads are copied for their queries.
     keys = config.q_dim if 1 < config.n_kv_heads < config.n_heads else config.kv_dim
     heads = 2 * size * (config.q_dim + keys) + 4 * config.n_heads
+    documents = size * config.q_dim if recipe.data.pack else 0  # attention's results, of each document by itself first
     widths = 4 * size * config.ffn_dim if config.gated else 2 * size * config.ffn_dim
     adapters = size * recipe.lora.rank * sum(_is_target(recipe, name) for name in linear_maps(config))
-    return norms + heads + widths + adapters
+    return norms + heads + documents + widths + adapters
 
 
 def _loss_bytes(recipe: Recipe, config: ModelConfig, tokens: int, size: int) -> int:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from openherd.train.model.rms_norm import rms_norm
+
 
 class Adaptable(nn.Module):
     """A linear map to which `lora.add_lora` may give the two halves of an adapter."""
@@ -63,7 +65,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.empty(size, dtype=dtype, device=device)) if bias else None
 
     def rms(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+        return rms_norm(x.float(), self.weight.float(), self.eps).to(x.dtype)
 
     def layer(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.float()

@@ -15,7 +15,8 @@ from torch import Tensor
 from openherd.config import ModelConfig
 from openherd.kernels.rope import for_context, rotary_tables
 
-Turn = tuple[Tensor, Tensor]  # cosines and sines, both halves: [1 or B, T, 1, d] float32
+# Cosines and sines, both halves, of the sines the first negated: [1 or B, T, 1, d] float32.
+Turn = tuple[Tensor, Tensor]
 
 
 @lru_cache(maxsize=8)
@@ -31,8 +32,11 @@ def turns(config: ModelConfig, length: int, device: torch.device) -> tuple[Turn,
 
 def _turn(frequencies: np.ndarray, scale: float, length: int, device: torch.device) -> Turn:
     angles = np.arange(length)[:, None] * np.concatenate([frequencies, frequencies])  # [T, d]
+    sines = np.sin(angles)
+    sines[:, : len(frequencies)] *= -1
     cos, sin = (
-        torch.from_numpy((f(angles) * scale).astype(np.float32)).to(device)[None, :, None] for f in (np.cos, np.sin)
+        torch.from_numpy((values * scale).astype(np.float32)).to(device)[None, :, None]
+        for values in (np.cos(angles), sines)
     )
     return cos, sin
 
@@ -66,9 +70,4 @@ class _Rotation(torch.autograd.Function):
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, direction: int) -> Tensor:
-    y = x * cos
-    (left, right), (out_left, out_right) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
-    half = sin[..., : sin.shape[-1] // 2]
-    out_left.addcmul_(right, half, value=-direction)
-    out_right.addcmul_(left, half, value=direction)
-    return y
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, dims=-1), sin, value=direction)

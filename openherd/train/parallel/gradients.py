@@ -16,12 +16,12 @@ def sum_of_squares(parameters: Iterable[nn.Parameter], device: torch.device) -> 
 
     A gradient that n processes hold alike counts as a part in n in each of them.
     """
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for parameter in parameters:
-        if parameter.grad is not None:
-            norm = torch.linalg.vector_norm(local_part(parameter.grad), dtype=torch.float32)
-            total += norm.double().square() / num_copies(parameter.grad)
-    return total
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not grads:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    norms = torch.stack([torch.linalg.vector_norm(local_part(grad), dtype=torch.float32) for grad in grads])
+    copies = torch.tensor([num_copies(grad) for grad in grads], dtype=torch.float64, device=device)
+    return (norms.double().square() / copies).sum()
 
 
 def local_part(tensor: Tensor) -> Tensor:

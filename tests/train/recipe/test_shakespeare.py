@@ -32,7 +32,12 @@ def test_t13_a_short_run_learns_as_fast_as_the_plain_loop(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(not (FULL and SHAKESPEARE), reason="minutes of computing, with OPENHERD_SHAKESPEARE=input.txt")
 def test_t13_two_thousand_steps_reach_nanogpts_loss_in_no_more_time(tmp_path: Path) -> None:
-    text = Path(SHAKESPEARE).read_text(encoding="utf-8")
-    found = compare(text, 2000, torch.get_num_threads(), LEARNING_RATE, tmp_path)
+    """On one thread: the work itself. What two threads hand each other in so small a model is noise of the machine, and
+    docs/experiments-train.md has it."""
+    text, threads = Path(SHAKESPEARE).read_text(encoding="utf-8"), torch.get_num_threads()
+    try:
+        found = compare(text, 2000, 1, LEARNING_RATE, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
     assert found["ours"]["loss"] <= 1.88
     assert found["time_of_plain"] <= 1.0
