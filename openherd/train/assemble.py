@@ -29,6 +29,7 @@ from openherd.train.objectives.reference import Reference
 from openherd.train.order import DataOrder, PairOrder
 from openherd.train.parallel.world import World
 from openherd.train.prepare import tokenizer_sha256
+from openherd.train.progress import counted
 from openherd.train.recipe import Recipe
 from openherd.train.run_log import RunLog
 
@@ -117,12 +118,13 @@ def order_lines(order: DataOrder | PairOrder, seq_len: int) -> Iterator[str]:
     if isinstance(order, DataOrder):
         yield f"{order.rows_per_epoch:,} rows a pass over the data, {order.efficiency:.0%} full".replace("%", " %")
     if cuts.split:
-        yield f"{cuts.split:,} texts are longer than a row of {seq_len:,} tokens and were cut into several"
+        yield f"cut into several, as longer than a row of {seq_len:,} tokens: {counted(cuts.split, 'text')}"
     if cuts.truncated:
         lost = f"{cuts.lost_tokens:,} learnt tokens"
-        yield f"{cuts.truncated:,} documents are longer than a row of {seq_len:,} tokens and lost their end ({lost})"
+        documents = counted(cuts.truncated, "document")
+        yield f"cut off at the end, as longer than a row of {seq_len:,} tokens: {documents} ({lost})"
     if cuts.left_out:
-        yield f"{cuts.left_out:,} documents were left out, as nothing of them would be learnt"
+        yield f"left out, as nothing would be learnt: {counted(cuts.left_out, 'document')}"
 
 
 def needs_reference(recipe: Recipe) -> bool:

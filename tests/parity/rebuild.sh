@@ -1,17 +1,26 @@
 #!/bin/sh
 # Rebuild the committed expected values of the parity tests with the oracles themselves (see make parity).
 #   rebuild.sh PYTHON MODEL [WIKITEXT]
-# PYTHON has torch, transformers, peft, gguf and llama-cpp-python; MODEL is the default model's file; WIKITEXT is
-# WikiText-2's raw test text.
+# PYTHON has torch, transformers, peft, trl, gguf and llama-cpp-python; MODEL is the default model's file; WIKITEXT is
+# WikiText-2's raw test text. OPENHERD_PYTHON is openherd's own with the training extra (python).
 set -eu
 python=$1 model=$2 wikitext=${3-}
 export PYTHONPATH=.
 
-for script in make_rope_expected make_llama_parity make_lora_expected make_chat_expectations make_reader_cases \
-    make_rounding_errors; do
+for script in parity/make_rope_expected parity/make_llama_parity parity/make_lora_expected parity/make_chat_expectations \
+    parity/make_reader_cases parity/make_rounding_errors parity/make_family_parity parity/make_family_defaults \
+    train/make_gradients_expected train/make_trl_expected; do
     echo "$script"
-    "$python" "tests/parity/$script.py"
+    "$python" "tests/$script.py"
 done
+echo train/export/make_export_expected
+exported=$(mktemp -d)
+trap 'rm -rf "$exported"' EXIT
+"${OPENHERD_PYTHON:-python}" -c "
+import sys
+from tests.train.export import small_runs
+small_runs.export_folder(sys.argv[1])" "$exported/model"
+"$python" tests/train/export/make_export_expected.py "$exported/model"
 echo make_converted
 # LLAMA_CPP_CONVERTER: llama.cpp's convert_hf_to_gguf.py; without it the file that it made is not rebuilt.
 "$python" tests/parity/make_converted.py ${LLAMA_CPP_CONVERTER:+"$LLAMA_CPP_CONVERTER"}

@@ -105,22 +105,24 @@ def _document(report: PrepareReport) -> dict[str, object]:
 
 
 def _show(report: PrepareReport) -> None:
+    from openherd.train.progress import counted
+
     manifest, left_out = report.folder.manifest, report.left_out
     share = 100 * manifest.learnt / max(1, manifest.tokens)
-    print(
-        f"{manifest.documents:,} documents, {manifest.tokens:,} tokens ({share:.0f} % learnt) in {report.folder.path}"
-    )
+    documents, tokens = counted(manifest.documents, "document"), counted(manifest.tokens, "token")
+    print(f"{documents}, {tokens} ({share:.0f} % learnt) in {report.folder.path}")
     for source in manifest.sources:
-        print(f"  {source.path}: {source.rows:,} rows, {source.tokens:,} tokens, weight {source.weight:g}")
+        rows, tokens = counted(source.rows, "row"), counted(source.tokens, "token")
+        print(f"  {source.path}: {rows}, {tokens}, weight {source.weight:g}")
     for what, count in report.findings.counts.most_common():
-        print(f"  {what}: {count:,} rows, first {', '.join(report.findings.places[what])}")
+        print(f"  {what}: {counted(count, 'row')}, first {', '.join(report.findings.places[what])}")
     if left_out.refused:
-        print(f"  left out because nothing can be learnt from them: {left_out.refused:,} rows")
+        print(f"  left out because nothing can be learnt from them: {counted(left_out.refused, 'row')}")
         for reason in left_out.refused_rows:
             print(f"    {reason}")
     if left_out.too_long:
-        print(f"  left out as too long: {left_out.too_long:,} rows")
+        print(f"  left out as too long: {counted(left_out.too_long, 'row')}")
     if left_out.skipped_turns:
-        print(f"  given but not learnt, since the template rewrites them: {left_out.skipped_turns:,} turns")
+        print(f"  given but not learnt, since the template rewrites them: {counted(left_out.skipped_turns, 'turn')}")
     if left_out.unused:
         print(f"  keys that take no part: {', '.join(sorted(left_out.unused))}")

@@ -17,7 +17,7 @@ def chats(folder: Path) -> Path:
 def test_prepare_reports_as_a_table_and_as_a_document(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
     result = herd("train", "prepare", chats(tmp_path), "--out", tmp_path / "a", "--model", tiny_model)
     assert result.status == 0, result.err
-    for part in ("2 documents", "duplicate: 1 rows, first", "keys that take no part: id"):
+    for part in ("2 documents", "duplicate: 1 row, first", "keys that take no part: id"):
         assert part in result.out
     command = ("train", "prepare", chats(tmp_path), "--out", tmp_path / "b", "--model", tiny_model, "--json")
     document = json.loads(herd(*command).out)
