@@ -22,6 +22,7 @@ set(HERD_CORE_SOURCES
   quantizers/quantize_rows.cc
   sample_plan.cc
   sampler.cc
+  string_table.cc
   thread_pool.cc
   weight_memory.cc
 )

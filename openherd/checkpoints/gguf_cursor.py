@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import mmap
 import struct
-from array import array
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openherd import _native
 from openherd.checkpoints.string_array import U64, StringArray
 from openherd.errors import FormatError, UnsupportedError
 
@@ -135,19 +135,11 @@ class Cursor:
         """Walk from length to length: only the lengths are read."""
         count = self.count("strings", least_bytes=8, limit=MAX_STRINGS - self._num_strings)
         self._num_strings += count
-        offsets: array[int] = array("Q")
-        append, length_at = offsets.append, U64.unpack_from
-        data, pos, end = self.data, self.pos, self.size
-        try:
-            for _ in range(count):
-                append(pos)
-                pos += 8 + length_at(data, pos)[0]
-        except (struct.error, OverflowError):  # a length led outside the file
-            pos = end + 1
-        if pos > end:
-            while offsets[-1] > end - 8:  # the string that led here, not where it led
-                offsets.pop()
-            self.pos = offsets[-1]
-            self.fail(f"string {len(offsets) - 1} goes past the end of the file")
-        self.pos = pos
-        return StringArray(data, offsets, f"{self.path}: {self.at}")
+        starts, whole, end = _native.walk_strings(self.bytes, self.pos, count)
+        if whole < count:
+            # What leaves no room for the next length is the string before it, as `count` said that all lengths fit.
+            number = whole - (end > self.size - U64.size)
+            self.pos = int(starts[number]) if number < whole else end
+            self.fail(f"string {number} goes past the end of the file")
+        self.pos = end
+        return StringArray(self.bytes, starts, f"{self.path}: {self.at}")
