@@ -61,8 +61,9 @@ class StringArray(Sequence[str]):
         """With the first byte that is not, which the core's error counts from the string it lies in."""
         for start in map(int, starts):
             text = start + U64.size
+            length = int.from_bytes(self._data[start:text].tobytes(), "little")
             try:
-                self._data[text : text + U64.unpack_from(self._data, start)[0]].tobytes().decode()
+                self._data[text : text + length].tobytes().decode()
             except UnicodeDecodeError as error:
                 return FormatError(f"{self._where}: byte {text + error.start}: not UTF-8")
         raise AssertionError("every string is UTF-8")
