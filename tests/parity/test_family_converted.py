@@ -45,7 +45,7 @@ def test_what_the_others_found(name: str) -> None:
     assert VALUES[name]["transformers"]["logits_differ_by"] < 1e-4
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "llama.cpp" in VALUES[name]])
+@pytest.mark.parametrize("name", CASES)
 def test_what_llama_cpp_found(name: str) -> None:
     """In deviations of the logits; more where its GELU comes from a table of halves."""
     from_table = name.startswith(("falcon", "mpt", "gemma"))
