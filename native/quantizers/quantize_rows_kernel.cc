@@ -30,7 +30,7 @@ void gather(const QuantizeJob& job, int64_t scales, int64_t first, Group<kLen>& 
     g.lanes.x[i] = load(x[i]);
     power = power + g.lanes.x[i] * g.lanes.x[i];
   }
-  const f32x16 least = power * splat(0.25f / kLen);  // a quarter of the mean square
+  const f32x16 least = power * splat(mean_share(job.type) / kLen);
   for (int i = 0; i < kLen; ++i)
     g.lanes.w[i] = job.importance ? load(w[i]) : least + g.lanes.x[i] * g.lanes.x[i];
 }

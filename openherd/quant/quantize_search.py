@@ -43,10 +43,11 @@ class Format:
     symmetric: Symmetric | None = None
     top: int = 0
     scales: tuple[int, int] | None = None  # k-quants: the range of a sub-block's integer
+    mean_share: float = 4  # what the mean square counts beside a value's own, without importance
 
 
 FORMATS: dict[str, Format] = {
-    "Q4_0": Format(32, Symmetric(-8, 7)),
+    "Q4_0": Format(32, Symmetric(-8, 7), mean_share=0.25),
     "Q5_0": Format(32, Symmetric(-16, 15)),
     "Q8_0": Format(32, Symmetric(-127, 127, mirrored=False)),
     "Q4_1": Format(32, top=15),
@@ -66,7 +67,7 @@ def search(values: F32, type: BlockType, importance: F32 | None = None) -> U8:
     row_bytes = type.row_bytes(width)
     x = values.reshape(-1, form.scale_len)
     if importance is None:
-        b = Blocks(x, _weights_by_size(x), FEW)
+        b = Blocks(x, _weights_by_size(x, form.mean_share), FEW)
     else:
         b = Blocks(x, np.broadcast_to(importance, values.shape).reshape(x.shape), MANY)
     with np.errstate(all="ignore"):
@@ -77,12 +78,12 @@ def search(values: F32, type: BlockType, importance: F32 | None = None) -> U8:
     return raw.reshape(n_rows, row_bytes)
 
 
-def _weights_by_size(x: F32) -> F32:
-    """The values' squares and a quarter of the block's mean square [B, n]: what an error counts without importance."""
+def _weights_by_size(x: F32, mean_share: float) -> F32:
+    """The values' squares and a share of the block's mean square [B, n]: what an error counts without importance."""
     power = np.zeros(len(x), np.float32)
     for column in x.T:
         power = power + column * column
-    return (power * np.float32(0.25 / x.shape[1]))[:, None] + x * x
+    return (power * np.float32(mean_share / x.shape[1]))[:, None] + x * x
 
 
 def _simple(type: BlockType, form: Format, b: Blocks) -> U8:
