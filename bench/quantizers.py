@@ -8,8 +8,7 @@ the source is measured over the text by openherd's engine, the same for both, so
 difference is given with its 95 % interval over chunks, both files having read the same ones. Files of unequal size are
 marked.
 
-Measured so far, on the default model and two or three chunks: Q4_0, Q5_0 and Q4_1. Nothing is known of the k-quants, of
-Q8_0 and of Q5_1 beside llama.cpp's.
+docs/manual/quantize.md has the table of the default model, made of two sources: as it is, and widened for the k-quants.
 
 Times are those of the whole job, source in the page cache, both programs with the same number of threads, in turn;
 the least of --repetitions. llama.cpp is the package llama-cpp-python, called through `llama_model_quantize` as
