@@ -55,7 +55,7 @@ def test_default_text(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
     evaluation = json.loads(result.out)["evaluation"]
     assert (evaluation["text"], evaluation["held_out"]) == ("looking-glass.txt", True)
     assert evaluation["divergence"]["positions"] == 32
-    assert 0 < evaluation["divergence"]["mean_kl"] < 0.1
+    assert 0 < evaluation["divergence"]["mean_kl"] < 0.5  # a random model's logits are large; errors of 0.5 % move them
 
 
 def test_compare(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
