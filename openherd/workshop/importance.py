@@ -114,10 +114,10 @@ def _matrix(header: GGUFHeader, name: str) -> F64:
     info = header.tensors[name]
     if info.type.name != "F32":
         raise FormatError(f"{header.path}: {name} must be F32, not {info.type.name}")
-    values = dequantize(info.rows(header.data), info.type).astype(np.float64)
+    values = dequantize(info.rows(header.data), info.type)
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise FormatError(f"{header.path}: {name} must hold finite numbers of at least 0")
-    return values
+    return values.astype(np.float64)  # last: NumPy warns of a signalling NaN that it widens
 
 
 def _counts(header: GGUFHeader, weight: str, n_experts: int) -> F64:

@@ -152,6 +152,8 @@ def broken(what: str) -> GGUFFile:
             file.tensors[1] = entry("w.counts", np.ones((3, 1), np.float32))
         case "nan":
             file.tensors[0] = entry("w.in_sum2", np.full((2, 8), np.nan, np.float32))
+        case "signalling nan":
+            file.tensors[0] = entry("w.in_sum2", np.full((2, 8), 0x7FA00000, np.uint32).view(np.float32))
         case "negative":
             file.tensors[0] = entry("w.in_sum2", np.full((2, 8), -1, np.float32))
         case "half":
@@ -161,6 +163,7 @@ def broken(what: str) -> GGUFFile:
     return file
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("what", "words"),
     [
@@ -170,6 +173,7 @@ def broken(what: str) -> GGUFFile:
         ("no counts", "no w.counts"),
         ("counts", "3 counts for 2"),
         ("nan", "finite"),
+        ("signalling nan", "finite"),
         ("negative", "at least 0"),
         ("half", "must be F32"),
         ("chunks", "whole number"),
