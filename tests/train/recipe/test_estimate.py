@@ -60,9 +60,8 @@ def test_activations_are_what_autograd_keeps(changes: dict[str, Any]) -> None:
     size = 2 if recipe.run.dtype == "bfloat16" else 4
     backward = 4 * 64 * size * (3 * config.ffn_dim + 2 * config.dim)  # the forecast's share for the backward pass
     if recipe.run.activation_checkpointing:
-        backward += (
-            4 * 64 * (16 * 64 + 8 + 8 * (64 + 64) + 4 * 4 + 16 * 192)
-        )  # and for the layer that is computed again
+        # and for the layer that is computed again
+        backward += 4 * 64 * (16 * 64 + 8 + 8 * (64 + 64) + 4 * 4 + 16 * 192)
     assert forecast.activations - backward == pytest.approx(kept, rel=0.05)
 
 
