@@ -53,7 +53,7 @@ void bind_machine_limits(nb::module_& m) {
           return multiply_rate(pool, set, rounds);
         },
         nb::arg("pool"), nb::kw_only(), nb::arg("rounds"), nb::arg("isa"),
-        "Products of int8 pairs a second that the pool's threads make and add up, on registers alone.");
+        "Products of 4-bit codes and int8 a second that the pool's threads make and add up, on registers alone.");
   m.def("products_per_round", [](const std::string& isa) { return limit_kernels(parse_isa(isa)).products_per_round; },
         nb::arg("isa"), "Products that a thread makes in a round of multiply_rate.");
 }

@@ -17,7 +17,7 @@ struct LimitKernels {
   // table walks then overlap (94 MB, two Zen 4 cores, GB/s: huge 50 and 40, small 32 and 38).
   uint32_t (*read)(const uint8_t* from, size_t bytes, int streams);
 
-  // rounds * products_per_round products of int8 pairs, added up in int32: dot4 of simd.h on registers alone.
+  // rounds * products_per_round products of 4-bit codes and int8, added up in int32: dot4 of simd.h on registers alone.
   uint32_t (*multiply)(int64_t rounds);
   int64_t products_per_round;
 };
@@ -45,7 +45,7 @@ class ReadBuffer {
   std::unique_ptr<uint8_t, Free> data_;
 };
 
-// Products of int8 pairs a second, of all of the pool's threads.
+// Products of 4-bit codes and int8 a second, of all of the pool's threads.
 double multiply_rate(ThreadPool& pool, Isa isa, int64_t rounds);
 
 }  // namespace herd

@@ -119,6 +119,19 @@ HERD_INLINE u8x64 splat(uint8_t x) {
   return r;
 }
 
+// v is computed here, in a register, and the compiler may assume nothing of it afterwards: it neither moves work on v out of
+// a loop nor reads v from memory again.
+template <class Part>
+HERD_INLINE void settle(Vector<Part>& v) {
+#if defined(__x86_64__)
+  HERD_FOR_PARTS(i) asm("" : "+v"(v.part[i]));
+#elif defined(__aarch64__)
+  HERD_FOR_PARTS(i) asm("" : "+w"(v.part[i]));
+#else
+  HERD_FOR_PARTS(i) asm("" : "+m"(v.part[i]));
+#endif
+}
+
 // Loads and stores accept any alignment.
 template <class V>
 HERD_INLINE V load_bytes(const void* from) {
@@ -183,8 +196,10 @@ HERD_INLINE f32x16 to_f32(const i32x16& a) {
 //   f32x16 load_f16(const uint16_t*)   16 IEEE halves; store_f16(uint16_t*, f32x16) rounds to nearest, ties to even
 //   i32x16 load_u8(const uint8_t*), load_s8(const int8_t*)   16 bytes widened
 //   store_s8(int8_t*, i32x16)          16 lanes of -128..127 narrowed
-//   i32x16 dot4(acc, u8x64 w, s8x64 x)      acc + the four products of each lane's bytes, exact for w <= 127
-//   i32x16 dot4_signed(acc, s8x64 w, s8x64 x)  the same for w biased by kSignedBias (see there), x in -127..127
+//   DotSums dot4(sums, u8x64 w, s8x64 x)       sums + the four products of each lane's bytes, exact for w <= 127
+//   DotSums dot4_signed(sums, s8x64 w, s8x64 x)  the same for w biased by kSignedBias (see there), x in -127..127
+//   DotSums begin_sums(i32x16 dots), i32x16 end_sums(dots, sums)   around at most groups_that_fit(largest) of them, where
+//                                           |w| <= largest; begin_sums may begin at 0, end_sums adds what dots were
 //   s8x64  lookup16(table, u8x64 codes)     table[code] for codes 0..15
 //   kHasByteProducts                        whether dot4 is a few instructions
 #if defined(__AVX512F__)

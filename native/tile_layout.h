@@ -32,6 +32,14 @@ struct TileLayout {
   bool has_offset;
   int sub_blocks;  // per step with a scale of their own: 1 or 2
 
+  // The largest magnitude of the byte that a code becomes for the dot product.
+  constexpr int largest() const {
+    if (book == nullptr) return is_signed ? 128 : (1 << (low_bits + high_bits)) - 1;
+    int most = 0;
+    for (int i = 0; i < 16; ++i) most = book[i] > most ? book[i] : -book[i] > most ? -book[i] : most;
+    return most;
+  }
+
   constexpr int step_bytes() const { return kGroupBytes * (low_bits + high_bits); }
   constexpr bool is_super() const { return scales == ScaleKind::super || scales == ScaleKind::super_pair; }
   constexpr int record_steps() const { return is_super() ? kSuperSteps : 1; }

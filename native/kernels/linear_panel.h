@@ -24,7 +24,7 @@ constexpr int kSlabSteps = kSuperSteps;
 constexpr int kPanelTiles = HERD_VECTOR_BYTES == 64 ? 2 : 1;
 constexpr int kPanelColumns = !kHasByteProducts ? 1 : HERD_VECTOR_BYTES == 32 ? 2 : 4;
 
-static_assert(kPanel <= 256, "fine_columns are bytes");
+static_assert(kPanel == 64 && kSlabSteps == 8, "which blocks are fine is 64 bytes of 8 bits");
 
 #define HERD_FOR_TILES(r) _Pragma("GCC unroll 2") for (int r = 0; r < kTiles; ++r)
 
@@ -36,14 +36,25 @@ struct Slab {
   f32x16 offset[kSlabSteps][kSubBlocks][kTiles];
 };
 
-// The sums of a panel, and the columns whose block is fine at each step of the slab.
+// The sums of a panel, and which blocks of each column are fine: bit s for step s of the slab.
 template <int kTiles>
 struct Panel {
   f32x16 coarse[kPanel][kTiles];
   f32x16 fine[kPanel][kTiles];
-  uint8_t fine_columns[kSlabSteps][kPanel + 1];  // one more: written in any case, kept if fine
-  int num_fine[kSlabSteps];
+  uint8_t fine_steps[kPanel];
 };
+
+// The columns that are fine at a step, a bit each.
+HERD_INLINE uint64_t columns_fine_at(const uint8_t* fine_steps, int step) {
+  uint64_t columns = 0;
+  _Pragma("GCC unroll 8") for (int i = 0; i < 8; ++i) {
+    uint64_t eight;
+    std::memcpy(&eight, fine_steps + 8 * i, 8);
+    // The product moves the lowest bit of byte b to bit 56 + b.
+    columns |= (((eight >> step) & 0x0101010101010101u) * 0x0102040810204080u >> 56) << (8 * i);
+  }
+  return columns;
+}
 
 template <BlockType kType, int kTiles>
 HERD_INLINE void unpack_slab(const LinearJob& job, int64_t tile, int64_t first_step, int steps, Slab<kType, kTiles>& slab) {
@@ -77,16 +88,20 @@ HERD_INLINE void unpack_slab(const LinearJob& job, int64_t tile, int64_t first_s
 template <BlockType kType, int kTiles, int kCols, class Kind>
 HERD_INLINE void dot_panel(const Slab<kType, kTiles>& slab, int step, int h, const ActivationBlock* const* x,
                            i32x16 (*dots)[kTiles]) {
-  constexpr int kRun = kGroups / StepWeights<kType>::kSubBlocks;
+  constexpr int kRun = kRunOf<kType>, kFit = fitting_groups<kType>();
   HERD_FOR_COLUMNS(c) HERD_FOR_TILES(r) dots[c][r] = first_dots<kType>(*x[c], Kind::bias);
-  _Pragma("GCC unroll 8") for (int i = 0; i < kRun; ++i) {
-    const int g = h * kRun + i;
-    u8x64 w[kTiles];
-    HERD_FOR_TILES(r) w[r] = slab.codes[step][g][r];
-    HERD_FOR_COLUMNS(c) {
-      const s8x64 four = splat_group(x[c]->*Kind::codes + 4 * g);
-      HERD_FOR_TILES(r) dots[c][r] = dot_codes<kType>(dots[c][r], w[r], four);
+  _Pragma("GCC unroll 8") for (int first = h * kRun; first < (h + 1) * kRun; first += kFit) {
+    DotSums sums[kCols][kTiles];
+    HERD_FOR_COLUMNS(c) HERD_FOR_TILES(r) sums[c][r] = begin_sums(dots[c][r]);
+    _Pragma("GCC unroll 8") for (int g = first; g < first + kFit; ++g) {
+      u8x64 w[kTiles];
+      HERD_FOR_TILES(r) w[r] = slab.codes[step][g][r], settle(w[r]);  // loaded once for all columns
+      HERD_FOR_COLUMNS(c) {
+        const s8x64 four = splat_group(x[c]->*Kind::codes + 4 * g);
+        HERD_FOR_TILES(r) sums[c][r] = dot_codes<kType>(sums[c][r], w[r], four);
+      }
     }
+    HERD_FOR_COLUMNS(c) HERD_FOR_TILES(r) dots[c][r] = end_sums(dots[c][r], sums[c][r]);
   }
 }
 
@@ -99,6 +114,7 @@ HERD_INLINE void add_coarse(const Slab<kType, kTiles>& slab, int steps, const Ac
   HERD_FOR_COLUMNS(c) HERD_FOR_TILES(r) y[c][r] = panel.coarse[column + c][r];
   const ActivationBlock* x[kCols];
   HERD_FOR_COLUMNS(c) x[c] = first + c * x_stride;
+  int fine_steps[kCols] = {};
   for (int s = 0; s < steps; ++s) {
     _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
       i32x16 dots[kCols][kTiles];
@@ -112,30 +128,33 @@ HERD_INLINE void add_coarse(const Slab<kType, kTiles>& slab, int steps, const Ac
         }
       }
     }
-    int num_fine = panel.num_fine[s];
-    HERD_FOR_COLUMNS(c) {
-      panel.fine_columns[s][num_fine] = static_cast<uint8_t>(column + c);
-      num_fine -= x[c]->fine_mask;  // -1 or 0
-      ++x[c];
-    }
-    panel.num_fine[s] = num_fine;
+    HERD_FOR_COLUMNS(c) fine_steps[c] |= x[c]->fine_mask & (1 << s), ++x[c];
   }
-  HERD_FOR_COLUMNS(c) HERD_FOR_TILES(r) panel.coarse[column + c][r] = y[c][r];
+  HERD_FOR_COLUMNS(c) {
+    panel.fine_steps[column + c] = static_cast<uint8_t>(fine_steps[c]);
+    HERD_FOR_TILES(r) panel.coarse[column + c][r] = y[c][r];
+  }
 }
 
-// The fine codes of kCols columns at one step. `first` is the panel's first column's block.
+// The fine codes of the kCols lowest of `columns` at one step, which are then taken out. `first` is the block of the panel's
+// first column.
 template <BlockType kType, int kTiles, int kCols>
 HERD_INLINE void add_fine(const Slab<kType, kTiles>& slab, int step, const ActivationBlock* first, int64_t x_stride,
-                          const uint8_t* columns, Panel<kTiles>& panel) {
+                          uint64_t& columns, Panel<kTiles>& panel) {
   const ActivationBlock* x[kCols];
-  HERD_FOR_COLUMNS(c) x[c] = first + columns[c] * x_stride;
+  f32x16* y[kCols];
+  HERD_FOR_COLUMNS(c) {
+    const int column = __builtin_ctzll(columns);
+    columns &= columns - 1;
+    x[c] = first + column * x_stride;
+    y[c] = panel.fine[column];
+  }
   _Pragma("GCC unroll 2") for (int h = 0; h < StepWeights<kType>::kSubBlocks; ++h) {
     i32x16 dots[kCols][kTiles];
     dot_panel<kType, kTiles, kCols, Fine>(slab, step, h, x, dots);
     HERD_FOR_COLUMNS(c) {
       const f32x16 scale = splat(x[c]->scale);
-      f32x16* const y = panel.fine[columns[c]];
-      HERD_FOR_TILES(r) y[r] = fma(to_f32(dots[c][r]), slab.scale[step][h][r] * scale, y[r]);
+      HERD_FOR_TILES(r) y[c][r] = fma(to_f32(dots[c][r]), slab.scale[step][h][r] * scale, y[c][r]);
     }
   }
 }
@@ -145,13 +164,13 @@ template <BlockType kType, int kTiles>
 HERD_INLINE void add_all_fine(const Slab<kType, kTiles>& slab, int steps, const ActivationBlock* x, int64_t x_stride,
                               Panel<kTiles>& panel) {
   for (int s = 0; s < steps; ++s, ++x) {
-    const uint8_t* const columns = panel.fine_columns[s];
-    int i = 0;
-    for (; i + kPanelColumns <= panel.num_fine[s]; i += kPanelColumns)
-      add_fine<kType, kTiles, kPanelColumns>(slab, s, x, x_stride, columns + i, panel);
+    uint64_t columns = columns_fine_at(panel.fine_steps, s);
+    int left = __builtin_popcountll(columns);
+    for (; left >= kPanelColumns; left -= kPanelColumns)
+      add_fine<kType, kTiles, kPanelColumns>(slab, s, x, x_stride, columns, panel);
     if constexpr (kPanelColumns > 2)
-      if (i + 2 <= panel.num_fine[s]) add_fine<kType, kTiles, 2>(slab, s, x, x_stride, columns + i, panel), i += 2;
-    for (; i < panel.num_fine[s]; ++i) add_fine<kType, kTiles, 1>(slab, s, x, x_stride, columns + i, panel);
+      if (left >= 2) add_fine<kType, kTiles, 2>(slab, s, x, x_stride, columns, panel), left -= 2;
+    for (; left > 0; --left) add_fine<kType, kTiles, 1>(slab, s, x, x_stride, columns, panel);
   }
 }
 
@@ -163,10 +182,10 @@ void run_panel_tiles(const LinearJob& job, int64_t tile, int64_t t, int64_t end)
   Slab<kType, kTiles> slab;
   Panel<kTiles> panel;
   for (int c = 0; c < columns; ++c) HERD_FOR_TILES(r) panel.coarse[c][r] = panel.fine[c][r] = splat(0.0f);
+  for (uint8_t& steps_of_column : panel.fine_steps) steps_of_column = 0;  // also of the columns that there are not
   for (int64_t first = 0; first < steps; first += kSlabSteps) {
     const int n = steps - first < kSlabSteps ? static_cast<int>(steps - first) : kSlabSteps;
     unpack_slab<kType, kTiles>(job, tile, first, n, slab);
-    for (int& count : panel.num_fine) count = 0;
     const ActivationBlock* x = job.xq + t * steps + first;
     int c = 0;
     for (; c + kPanelColumns <= columns; c += kPanelColumns)

@@ -37,11 +37,22 @@ HERD_INLINE s8x64 splat_group(const int8_t* q) {
 }
 
 template <BlockType kType>
-HERD_INLINE i32x16 dot_codes(const i32x16& dots, const u8x64& codes, const s8x64& x) {
+HERD_INLINE DotSums dot_codes(const DotSums& sums, const u8x64& codes, const s8x64& x) {
   if constexpr (StepWeights<kType>::kSigned)
-    return dot4_signed(dots, bit_cast<s8x64>(codes), x);
+    return dot4_signed(sums, bit_cast<s8x64>(codes), x);
   else
-    return dot4(dots, codes, x);
+    return dot4(sums, codes, x);
+}
+
+// Groups of a sub-block, and how many of them a DotSums takes at once: all, or a part that divides them.
+template <BlockType kType>
+constexpr int kRunOf = kGroups / StepWeights<kType>::kSubBlocks;
+
+template <BlockType kType>
+constexpr int fitting_groups() {
+  int groups = kRunOf<kType>;
+  while (groups > groups_that_fit(StepWeights<kType>::kLayout.largest())) groups /= 2;
+  return groups;
 }
 
 // Dot products begin with what a bias of signed weights adds too much.
@@ -75,11 +86,14 @@ struct Fine {
 // Sub-block h of the step times the codes of block x[c * x_stride], for kCols columns interleaved.
 template <BlockType kType, int kCols, class Kind>
 HERD_INLINE void dot_columns(const StepWeights<kType>& w, int h, const ActivationBlock* x, int64_t x_stride, i32x16* dots) {
-  constexpr int kRun = kGroups / StepWeights<kType>::kSubBlocks;
+  constexpr int kRun = kRunOf<kType>, kFit = fitting_groups<kType>();
   HERD_FOR_COLUMNS(c) dots[c] = first_dots<kType>(x[c * x_stride], Kind::bias);
-  _Pragma("GCC unroll 8") for (int i = 0; i < kRun; ++i) {
-    const int g = h * kRun + i;
-    HERD_FOR_COLUMNS(c) dots[c] = dot_codes<kType>(dots[c], w.codes[g], splat_group(x[c * x_stride].*Kind::codes + 4 * g));
+  _Pragma("GCC unroll 8") for (int first = h * kRun; first < (h + 1) * kRun; first += kFit) {
+    DotSums sums[kCols];
+    HERD_FOR_COLUMNS(c) sums[c] = begin_sums(dots[c]);
+    _Pragma("GCC unroll 8") for (int g = first; g < first + kFit; ++g)
+      HERD_FOR_COLUMNS(c) sums[c] = dot_codes<kType>(sums[c], w.codes[g], splat_group(x[c * x_stride].*Kind::codes + 4 * g));
+    HERD_FOR_COLUMNS(c) dots[c] = end_sums(dots[c], sums[c]);
   }
 }
 
@@ -88,18 +102,22 @@ HERD_INLINE void dot_columns(const StepWeights<kType>& w, int h, const Activatio
 template <BlockType kType, int kCols>
 HERD_INLINE void dot_columns_twice(const StepWeights<kType>& w, int h, const ActivationBlock* x, int64_t x_stride,
                                    i32x16* coarse, i32x16* fine) {
-  constexpr int kRun = kGroups / StepWeights<kType>::kSubBlocks;
+  constexpr int kRun = kRunOf<kType>, kFit = fitting_groups<kType>();
   HERD_FOR_COLUMNS(c) {
     coarse[c] = first_dots<kType>(x[c * x_stride], Coarse::bias);
     fine[c] = first_dots<kType>(x[c * x_stride], Fine::bias);
   }
-  _Pragma("GCC unroll 8") for (int i = 0; i < kRun; ++i) {
-    const int g = h * kRun + i;
-    HERD_FOR_COLUMNS(c) {
-      const ActivationBlock& block = x[c * x_stride];
-      coarse[c] = dot_codes<kType>(coarse[c], w.codes[g], splat_group(block.coarse + 4 * g));
-      fine[c] = dot_codes<kType>(fine[c], w.codes[g], splat_group(block.fine + 4 * g));
+  _Pragma("GCC unroll 8") for (int first = h * kRun; first < (h + 1) * kRun; first += kFit) {
+    DotSums coarse_sums[kCols], fine_sums[kCols];
+    HERD_FOR_COLUMNS(c) coarse_sums[c] = begin_sums(coarse[c]), fine_sums[c] = begin_sums(fine[c]);
+    _Pragma("GCC unroll 8") for (int g = first; g < first + kFit; ++g) {
+      HERD_FOR_COLUMNS(c) {
+        const ActivationBlock& block = x[c * x_stride];
+        coarse_sums[c] = dot_codes<kType>(coarse_sums[c], w.codes[g], splat_group(block.coarse + 4 * g));
+        fine_sums[c] = dot_codes<kType>(fine_sums[c], w.codes[g], splat_group(block.fine + 4 * g));
+      }
     }
+    HERD_FOR_COLUMNS(c) coarse[c] = end_sums(coarse[c], coarse_sums[c]), fine[c] = end_sums(fine[c], fine_sums[c]);
   }
 }
 

@@ -13,16 +13,9 @@ constexpr size_t kBlockBytes = 256;
 // Dot products in flight: 4 or 5 cycles of latency, two a cycle on the widest cores; more would not fit 16 registers.
 constexpr int kChains = HERD_VECTOR_BYTES == 64 ? 12 : 4;
 
-// The compiler may assume nothing of v afterwards, so that it cannot move work on it out of the loop.
-HERD_INLINE void forget(u8x64& v) {
-#if defined(__x86_64__)
-  HERD_FOR_PARTS(i) asm volatile("" : "+v"(v.part[i]));
-#elif defined(__aarch64__)
-  HERD_FOR_PARTS(i) asm volatile("" : "+w"(v.part[i]));
-#else
-  HERD_FOR_PARTS(i) asm volatile("" : "+m"(v.part[i]));
-#endif
-}
+// Groups of four products before sums are widened (where they must be), as in a step of 4-bit weights.
+constexpr int kGroupsPerRound = 8;
+static_assert(kGroupsPerRound <= groups_that_fit(15));
 
 // Exclusive or, where a sum of so many values would overflow.
 HERD_INLINE uint32_t combined(const i32x16& v) {
@@ -51,24 +44,28 @@ uint32_t read(const uint8_t* from, size_t bytes, int streams) {
 }
 
 uint32_t multiply(int64_t rounds) {
-  i32x16 sums[kChains];
-  for (i32x16& sum : sums) sum = splat(int32_t{0});
+  i32x16 dots[kChains];
+  for (i32x16& dot : dots) dot = splat(int32_t{0});
   u8x64 codes = splat(uint8_t{3});
   const s8x64 x = bit_cast<s8x64>(splat(uint8_t{5}));
   for (int64_t round = 0; round < rounds; ++round) {
-    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; ++c) {
-      forget(codes);
-      sums[c] = dot4(sums[c], codes, x);
-    }
+    DotSums sums[kChains];
+    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; ++c) sums[c] = begin_sums(dots[c]);
+    _Pragma("GCC unroll 8") for (int g = 0; g < kGroupsPerRound; ++g)
+      _Pragma("GCC unroll 12") for (int c = 0; c < kChains; ++c) {
+        settle(codes);  // each product anew
+        sums[c] = dot4(sums[c], codes, x);
+      }
+    _Pragma("GCC unroll 12") for (int c = 0; c < kChains; ++c) dots[c] = end_sums(dots[c], sums[c]);
   }
-  i32x16 total = sums[0];
-  for (int c = 1; c < kChains; ++c) total = total ^ sums[c];
+  i32x16 total = dots[0];
+  for (int c = 1; c < kChains; ++c) total = total ^ dots[c];
   return combined(total);
 }
 
 }  // namespace
 
 extern const LimitKernels limit_kernels;
-const LimitKernels limit_kernels{read, multiply, int64_t{64} * kChains};
+const LimitKernels limit_kernels{read, multiply, int64_t{64} * kChains * kGroupsPerRound};
 
 }  // namespace herd::HERD_ISA_NS

@@ -57,25 +57,39 @@ HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
 // The sign of a weight moves to the activation, so signed weights need no bias.
 constexpr int kSignedBias = 0;
 
-// Sums of two products must fit 16 bits, else vpmaddubsw saturates: 2 * 127 * 127 does.
-HERD_INLINE i32x16 dot4(const i32x16& acc, const u8x64& w, const s8x64& x) {
+// vpmaddubsw leaves sums of two products in 16 bits. The smaller the weights, the more of those sums fit there before they
+// are widened, which takes a multiplication as well: with 4-bit codes, one for eight. Sums settle where they are made: GCC 12
+// would reorder integer additions to make all products first, and keep them in memory.
+typedef int16_t s16_part __attribute__((vector_size(HERD_VECTOR_BYTES)));
+using DotSums = Vector<s16_part>;
+
+constexpr int groups_that_fit(int largest) { return 32767 / (2 * 127 * largest); }
+static_assert(groups_that_fit(128) == 1, "any byte's two products must fit, else vpmaddubsw saturates");
+
+HERD_INLINE DotSums begin_sums(const i32x16& /*dots*/) { return {}; }
+
+HERD_INLINE i32x16 end_sums(const i32x16& dots, const DotSums& sums) {
   i32x16 r;
-  HERD_FOR_PARTS(i) {
-    const __m256i pairs = _mm256_maddubs_epi16((__m256i)w.part[i], (__m256i)x.part[i]);
-    r.part[i] = acc.part[i] + (i32_part)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  }
+  HERD_FOR_PARTS(i) r.part[i] = dots.part[i] + (i32_part)_mm256_madd_epi16((__m256i)sums.part[i], _mm256_set1_epi16(1));
   return r;
 }
 
-// |w| <= 128 as an unsigned byte; 2 * 128 * 127 still fits 16 bits.
-HERD_INLINE i32x16 dot4_signed(const i32x16& acc, const s8x64& w, const s8x64& x) {
-  i32x16 r;
+HERD_INLINE DotSums dot4(const DotSums& acc, const u8x64& w, const s8x64& x) {
+  DotSums r;
+  HERD_FOR_PARTS(i) r.part[i] = acc.part[i] + (s16_part)_mm256_maddubs_epi16((__m256i)w.part[i], (__m256i)x.part[i]);
+  settle(r);
+  return r;
+}
+
+// |w| <= 128 as an unsigned byte; its sign moves to x.
+HERD_INLINE DotSums dot4_signed(const DotSums& acc, const s8x64& w, const s8x64& x) {
+  DotSums r;
   HERD_FOR_PARTS(i) {
     const __m256i magnitude = _mm256_abs_epi8((__m256i)w.part[i]);
     const __m256i signed_x = _mm256_sign_epi8((__m256i)x.part[i], (__m256i)w.part[i]);
-    const __m256i pairs = _mm256_maddubs_epi16(magnitude, signed_x);
-    r.part[i] = acc.part[i] + (i32_part)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+    r.part[i] = acc.part[i] + (s16_part)_mm256_maddubs_epi16(magnitude, signed_x);
   }
+  settle(r);
   return r;
 }
 

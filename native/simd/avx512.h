@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include "simd/wide_sums.h"
+
 namespace herd::HERD_ISA_NS {
 
 constexpr bool kHasByteProducts = true;
@@ -37,11 +39,11 @@ HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
 // VNNI multiplies unsigned by signed bytes only, so signed weights are stored in registers as w + 128.
 constexpr int kSignedBias = 128;
 
-HERD_INLINE i32x16 dot4(const i32x16& acc, const u8x64& w, const s8x64& x) {
+HERD_INLINE DotSums dot4(const DotSums& acc, const u8x64& w, const s8x64& x) {
   return {{(i32_part)_mm512_dpbusd_epi32((__m512i)acc.part[0], (__m512i)w.part[0], (__m512i)x.part[0])}};
 }
 
-HERD_INLINE i32x16 dot4_signed(const i32x16& acc, const s8x64& w, const s8x64& x) {
+HERD_INLINE DotSums dot4_signed(const DotSums& acc, const s8x64& w, const s8x64& x) {
   return dot4(acc, bit_cast<u8x64>(w), x);
 }
 

@@ -3,6 +3,8 @@
 
 #include <arm_neon.h>
 
+#include "simd/wide_sums.h"
+
 namespace herd::HERD_ISA_NS {
 
 constexpr bool kHasByteProducts = true;
@@ -53,14 +55,14 @@ HERD_INLINE void store_s8(int8_t* to, const i32x16& v) {
 // SDOT multiplies signed by signed bytes; codes up to 127 are the same in both readings.
 constexpr int kSignedBias = 0;
 
-HERD_INLINE i32x16 dot4_signed(const i32x16& acc, const s8x64& w, const s8x64& x) {
+HERD_INLINE DotSums dot4_signed(const DotSums& acc, const s8x64& w, const s8x64& x) {
   i32x16 r;
   HERD_FOR_PARTS(i)
   r.part[i] = (i32_part)vdotq_s32((int32x4_t)acc.part[i], (int8x16_t)w.part[i], (int8x16_t)x.part[i]);
   return r;
 }
 
-HERD_INLINE i32x16 dot4(const i32x16& acc, const u8x64& w, const s8x64& x) {
+HERD_INLINE DotSums dot4(const DotSums& acc, const u8x64& w, const s8x64& x) {
   return dot4_signed(acc, bit_cast<s8x64>(w), x);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "float16.h"
+#include "simd/wide_sums.h"
 
 namespace herd::HERD_ISA_NS {
 
@@ -52,14 +53,14 @@ constexpr int kSignedBias = 0;
 // Sign-extended byte j of every 32-bit lane.
 HERD_INLINE i32x16 signed_byte(const i32x16& v, int j) { return shift_right(shift_left(v, 24 - 8 * j), 24); }
 
-HERD_INLINE i32x16 dot4_signed(const i32x16& acc, const s8x64& w, const s8x64& x) {
+HERD_INLINE DotSums dot4_signed(const DotSums& acc, const s8x64& w, const s8x64& x) {
   const i32x16 wide_w = bit_cast<i32x16>(w), wide_x = bit_cast<i32x16>(x);
   i32x16 sum = acc;
   _Pragma("GCC unroll 4") for (int j = 0; j < 4; ++j) sum = sum + signed_byte(wide_w, j) * signed_byte(wide_x, j);
   return sum;
 }
 
-HERD_INLINE i32x16 dot4(const i32x16& acc, const u8x64& w, const s8x64& x) {
+HERD_INLINE DotSums dot4(const DotSums& acc, const u8x64& w, const s8x64& x) {
   return dot4_signed(acc, bit_cast<s8x64>(w), x);
 }
 

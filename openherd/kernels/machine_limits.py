@@ -41,7 +41,7 @@ class MachineLimits:
         return self._read(threads, self._streams[threads])
 
     def multiply_rate(self, threads: int) -> float:
-        """Products of int8 pairs a second, added up in int32."""
+        """Products of 4-bit codes and int8 a second, added up in int32."""
         return _native.multiply_rate(self._pools[threads], rounds=self._rounds, isa=self._isa)
 
     def _read(self, threads: int, streams: int) -> float:
@@ -54,7 +54,7 @@ class MachineLimits:
     def _rounds_for(self, seconds: float) -> int:
         """Rounds that take so long, from a trial."""
         threads = min(self._pools)
-        rounds = 1000
+        rounds = 125
         for _ in range(2):  # the first call also wakes the vector units
             rate = _native.multiply_rate(self._pools[threads], rounds=rounds, isa=self._isa)
         per_round = _native.products_per_round(self._isa)

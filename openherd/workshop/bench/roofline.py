@@ -24,7 +24,7 @@ class Rates:
     """The machine's limits at their best number of threads."""
 
     read: float  # bytes a second
-    multiply: float  # products of int8 pairs a second
+    multiply: float  # products of 4-bit codes and int8 a second
 
 
 @dataclass(frozen=True, slots=True)
