@@ -54,7 +54,8 @@ class FileFacts:
 
 
 def save(run: Path, saved: SavedState, tensors: Mapping[str, Mapping[str, Tensor]], world: World) -> Path:
-    """Write the checkpoint of `saved.state.step`, tensors by folder; every process calls it. Returns its folder.
+    """Write the checkpoint of `saved.state.step`, tensors by folder, in the place of one that is there; every process
+    calls it. Returns its folder.
 
     Raises OutputError everywhere when it cannot be written; what was there before is as it was.
     """
@@ -131,10 +132,12 @@ def remove_temporary(run: Path) -> list[str]:
 
 def remove(run: Path, steps: list[int]) -> None:
     for step in steps:
-        folder = run / FOLDER / name_of(step)
-        doomed = folder.with_name(f".{folder.name}.old")
-        folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        shutil.rmtree(_set_aside(run / FOLDER / name_of(step)), ignore_errors=True)
+
+
+def _set_aside(folder: Path) -> Path:
+    """Give a checkpoint the temporary name of one that is to go."""
+    return folder.rename(folder.with_name(f".{folder.name}.old"))
 
 
 @contextmanager
@@ -175,8 +178,11 @@ def _finish(partial: Path, folder: Path, saved: SavedState) -> None:
         _write(partial / MANIFEST, json.dumps({"version": VERSION, "files": facts}, separators=(",", ":")).encode())
         for path in (*(entry for entry in partial.iterdir() if entry.is_dir()), partial):
             sync_folder(path)
+        replaced = _set_aside(folder) if folder.exists() else None
         partial.rename(folder)
         sync_folder(folder.parent)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _after_failure(run: Path, hint: str | None) -> str | None:

@@ -2,8 +2,9 @@
 
 Such a step is skipped: weights and moments stay as they are, and training goes on with the next data. Three in a row
 mean that the weights themselves are at fault: they are taken back from the last checkpoint, while the data goes on
-behind the bad stretch, as Chowdhery et al. 2022 ("PaLM", section 5.1) did by hand. The position in the data is the
-step's number, which only ever rises.
+behind the bad stretch, as Chowdhery et al. 2022 ("PaLM", section 5.1) did by hand. Where that does not help, the
+checkpoint has the fault already, and the one before it is taken. The position in the data is the step's number, which
+only ever rises.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ class Guard:
         self.accepted += 1
         if self.accepted >= ENOUGH:
             self.rollbacks = 0
+
+    @property
+    def trusts_weights(self) -> bool:
+        """Whether the last step was a good one; until then a checkpoint could only replace a better one."""
+        return not self.skipped_in_a_row and (self.accepted > 0 or not self.rollbacks)
 
     def skip(self) -> bool:
         """Count a skipped step; whether it is time to go back to the last checkpoint."""

@@ -41,7 +41,7 @@ from openherd.train.checkpoint import (
 from openherd.train.determinism import deterministic, seed_torch
 from openherd.train.interrupts import Interrupts, exit_status
 from openherd.train.optimizer import AdamW
-from openherd.train.run_state import RunState, SavedState, identity_of, require_same
+from openherd.train.run_state import RunState, SavedState, identity_of, require_same, written
 from openherd.train.schedule import learning_rate
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Trainer:
         self.adamw = AdamW(model, recipe.optimizer)
         self.state = RunState()
         self._saved: Path | None = None
+        self._saved_step, self._saved_state = -1, b""
 
     def run(self) -> Outcome:
         """Train to the recipe's last step, or until a signal; a checkpoint of where it ended is there in either case.
@@ -168,11 +169,12 @@ class Trainer:
             self._skip(fault or "another process found a fault")
 
     def _skip(self, fault: str) -> None:
-        """Nothing has been updated; after several in a row, weights and moments of the last checkpoint come back."""
+        """Nothing has been updated; after several in a row, weights and moments of a checkpoint come back."""
         self.log.event("skip", self.state.step, reason=fault)
         if not self.state.guard.skip():
             return
-        folder = self.recipe.run.out / FOLDER / name_of(steps_of(self.recipe.run.out)[-1])
+        steps = steps_of(self.recipe.run.out)
+        folder = self.recipe.run.out / FOLDER / name_of(steps[max(-1 - self.state.guard.rollbacks, -len(steps))])
         saved = self._load(folder)
         self.state.updates = saved.state.updates
         self.log.event("rollback", self.state.step, path=str(folder), to=saved.state.step)
@@ -206,9 +208,15 @@ class Trainer:
         if not self._is_asked_to_end():
             self._sample_if_due()
         ends = self._is_asked_to_end() or state.step >= run.steps
-        if ends or is_best or state.step % run.checkpoint_every == 0:
+        if ends or is_best or self._is_checkpoint_due():
             self._save()
         return ends
+
+    def _is_checkpoint_due(self) -> bool:
+        """A multiple of `checkpoint_every` has passed since the last one. Bad steps put it off, so that no checkpoint
+        with their fault takes the place of one without."""
+        every = self.recipe.run.checkpoint_every
+        return self.state.guard.trusts_weights and self.state.step // every > self._saved_step // every
 
     def _is_asked_to_end(self) -> bool:
         return self.world.any(self.interrupts.received is not None)
@@ -250,7 +258,8 @@ class Trainer:
         steps = steps_of(out)
         if steps:
             self._saved = out / FOLDER / name_of(steps[-1])
-            self.state = self._load(self._saved).state
+            saved = self._load(self._saved)
+            self.state, self._saved_step, self._saved_state = saved.state, steps[-1], written(saved)
             self.log.event("resume", self.state.step, path=str(self._saved))
 
     def _tidy(self, names: list[str]) -> None:
@@ -268,12 +277,16 @@ class Trainer:
         return saved
 
     def _save(self) -> None:
-        """A checkpoint of this step, unless there is one; then remove those that are neither new nor best."""
+        """A checkpoint of this state, unless there is one; then remove those that are neither new nor best.
+
+        A step is saved again when it has been evaluated since: a signal can cut the last evaluation short."""
         state, out = self.state, self.recipe.run.out
-        if self._saved == out / FOLDER / name_of(state.step):
+        saved = SavedState(state, self.identity)
+        if written(saved) == self._saved_state:
             return
         tensors = {MODEL: self._weights(), OPTIMIZER: self.adamw.moments()}
-        self._saved = save(out, SavedState(state, self.identity), tensors, self.world)
+        self._saved = save(out, saved, tensors, self.world)
+        self._saved_step, self._saved_state = state.step, written(saved)
         self.log.event("checkpoint", state.step, path=str(self._saved))
         keep = {*steps_of(out)[-self.recipe.run.keep :], state.best_step}
         on_main(self.world, lambda: remove(out, [step for step in steps_of(out) if step not in keep]))

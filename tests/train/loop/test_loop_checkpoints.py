@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from openherd.checkpoints.new_file import BusyError
 from openherd.errors import FormatError, InputError
 from openherd.train.checkpoint import FOLDER, MANIFEST, find, locked, name_of, read_saved, require_sound, steps_of
+from openherd.train.loop import Trainer
 from openherd.train.recipe import Recipe
 from tests.train.loop.conftest import digests_of
 from tests.train.loop.forks import Forks
@@ -124,6 +126,25 @@ def test_the_newest_and_the_best_are_kept(data: Path, tmp_path: Path) -> None:
         find(tmp_path, 6)
     with pytest.raises(InputError, match="holds no checkpoint"):
         find(tmp_path / "nowhere")
+
+
+def test_the_best_step_is_the_last_one_though_a_signal_cut_its_evaluation(data: Path, tmp_path: Path) -> None:
+    losses = {0: 5.0, 4: 4.0, 8: 3.0, STEPS: 2.0}
+
+    def falling(made: Trainer, cut: bool) -> Trainer:
+        def evaluation(model: object, stop: object) -> dict[str, float]:
+            if cut and made.state.step == STEPS:
+                signal.raise_signal(signal.SIGTERM)
+            return {"loss": losses[made.state.step]}
+
+        made.evaluation = evaluation
+        return made
+
+    assert falling(trainer(recipe_of(tmp_path, data)), cut=True).run().exit_status == 128 + signal.SIGTERM
+    assert read_saved(find(tmp_path)).state.evaluated < STEPS
+    assert falling(trainer(recipe_of(tmp_path, data)), cut=False).run().exit_status == 0
+    assert find(tmp_path, "best").name == name_of(STEPS)
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == [".lock", name_of(8), name_of(STEPS)]
 
 
 def test_half_written_and_half_removed_folders_are_named_and_passed_over(copied: Path, data: Path) -> None:

@@ -100,6 +100,25 @@ def test_t5_training_that_does_not_recover_ends(data: Path, tmp_path: Path) -> N
     assert len(events(tmp_path, "rollback")) == 3
 
 
+def test_weights_that_were_saved_with_their_fault_are_passed_over_and_good_ones_kept(
+    data: Path, tmp_path: Path
+) -> None:
+    made = trainer(recipe_of(tmp_path, data, steps=16, checkpoint_every=2, keep=2, eval_every=100, sample_every=100))
+    made.evaluation = None
+    update = made.adamw.update
+
+    def failing(*arguments: Any) -> None:
+        update(*arguments)
+        if made.state.step == 5:  # no loss shows it before step 6 is saved
+            next(iter(made.adamw.parameters.values())).data.fill_(math.nan)
+
+    made.adamw.update = failing  # type: ignore[method-assign]
+    made.run()
+    assert [(event["step"], event["to"]) for event in events(tmp_path, "rollback")] == [(9, 6), (12, 4)]
+    assert [event["step"] for event in events(tmp_path, "checkpoint")] == [0, 2, 4, 6, 13, 14, 16]
+    assert (made.state.step, made.state.updates) == (16, 4 + 4)
+
+
 def test_the_loss_that_a_leap_is_held_against() -> None:
     guard = Guard()
     for _ in range(ENOUGH):
