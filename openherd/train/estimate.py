@@ -50,6 +50,7 @@ class Forecast:
     memory: Memory
     needed_bytes: int  # on each device, above what the process has now
     free_bytes: int
+    processes: int = 1
     machine: Machine | None = None
     probe: Probe | None = None
     price_per_hour: float | None = None
@@ -82,10 +83,11 @@ class Forecast:
 
     @property
     def utilisation(self) -> float | None:
-        """The share of the machine's measured peak that steps use."""
+        """The share of the measured peak of all processes' machines that steps use."""
         if self.probe is None or self.machine is None:
             return None
-        return flops_per_token(self.recipe, self.config) * self.probe.tokens / self.probe.step / self.machine.peak_flops
+        used = flops_per_token(self.recipe, self.config) * self.probe.tokens / self.probe.step
+        return used / (self.machine.peak_flops * self.processes)
 
     @property
     def cost(self) -> float | None:
@@ -132,17 +134,18 @@ def forecast(
         memory=memory,
         needed_bytes=memory.peak + LIBRARIES[world.device.type],
         free_bytes=_free(world),
+        processes=world.num_processes,
         price_per_hour=price_per_hour,
     )
-    if not made.fits:
-        return replace(made, remedy=_remedy(made, world))
-    if not timed:
-        return made
+    if not made.fits or not timed:
+        return _with_remedy(made, world)
     before, is_counted = resident_memory(world.device), forget_peak(world.device)
     machine = measure_machine(world.device.type, DTYPES[recipe.run.dtype], recipe.run.threads)
     made = replace(made, machine=machine, probe=probe(ingredients, world))
     used = peak_memory(world.device) - before
-    return replace(made, needed_bytes=round(KEPT_BY_ALLOCATOR[world.device.type] * used)) if is_counted else made
+    if is_counted:
+        made = replace(made, needed_bytes=round(KEPT_BY_ALLOCATOR[world.device.type] * used))
+    return _with_remedy(made, world)
 
 
 def lines_of(forecast: Forecast) -> list[str]:
@@ -196,13 +199,20 @@ def _free(world: World) -> int:
     return free_memory() // world.num_processes
 
 
+def _with_remedy(made: Forecast, world: World) -> Forecast:
+    return made if made.fits else replace(made, remedy=_remedy(made, world))
+
+
 def _remedy(made: Forecast, world: World) -> str:
-    """The first change, from the mildest on, with which the run would fit."""
-    room = made.free_bytes - LIBRARIES[world.device.type]
+    """The first change, from the mildest on, with which the run would fit: where steps were tried, in the proportion in
+    which they took more than the recipe alone foretold."""
+    libraries = LIBRARIES[world.device.type]
+    scale = made.needed_bytes / (made.memory.peak + libraries)
     for words, recipe in _milder(made.recipe):
         memory = memory_of(recipe, made.config, device=world.device.type, processes=world.num_processes)
-        if memory.peak <= room:
-            return f"it fits with {words} ({gigabytes(memory.peak)})"
+        needed = scale * (memory.peak + libraries)
+        if needed <= made.free_bytes:
+            return f"it fits with {words} ({gigabytes(needed)})"
     return "no change of the recipe makes it fit: train a smaller model, or on more memory or processes"
 
 

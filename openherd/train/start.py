@@ -12,13 +12,13 @@ import torch
 from openherd.checkpoints.new_file import write_new_text
 from openherd.errors import HerdError
 from openherd.kernels.cores import compute_threads
-from openherd.train.assemble import assemble
+from openherd.train.assemble import DTYPES, assemble
 from openherd.train.checkpoint import steps_of
 from openherd.train.estimate import forecast, lines_of
 from openherd.train.ingredients import Ingredients, open_ingredients
 from openherd.train.interrupts import Interrupts
 from openherd.train.loop import Outcome
-from openherd.train.machine import resident_memory
+from openherd.train.machine import Machine, measure_machine, resident_memory
 from openherd.train.memory import flops_per_token
 from openherd.train.model_facts import keep_model_facts
 from openherd.train.parallel.world import World
@@ -64,15 +64,15 @@ def train(
     ingredients, world = open_run(recipe, offline=offline)
     with world:
         tell = say if world.is_main else _silent
-        _announce(ingredients, world, tell, price_per_hour, with_forecast)
-        outcome = _train(ingredients, world, interrupts, tell)
+        machine = _announce(ingredients, world, tell, price_per_hour, with_forecast)
+        outcome = _train(ingredients, world, interrupts, tell, machine)
     return outcome
 
 
 def _announce(
     ingredients: Ingredients, world: World, say: Callable[[str], None], price: float | None, timed: bool
-) -> None:
-    """The forecast, before anything runs; too little memory ends it here."""
+) -> Machine:
+    """The forecast, before anything runs; too little memory ends it here. Returns what the machine can do."""
     out, resumes = ingredients.recipe.run.out, bool(steps_of(ingredients.recipe.run.out))
     made = forecast(ingredients, world, price_per_hour=price, timed=timed and not resumes)
     for line in lines_of(made):
@@ -80,9 +80,13 @@ def _announce(
     if not made.fits:
         raise HerdError(made.shortage, hint=made.remedy)
     say(f"herd: {'going on in' if resumes else 'training into'} {out}: {LOG_FILE}, {LOSS_FILE}, {REPORT_FILE}")
+    run = ingredients.recipe.run
+    return made.machine or measure_machine(world.device.type, DTYPES[run.dtype], run.threads)
 
 
-def _train(ingredients: Ingredients, world: World, interrupts: Interrupts, say: Callable[[str], None]) -> Outcome:
+def _train(
+    ingredients: Ingredients, world: World, interrupts: Interrupts, say: Callable[[str], None], machine: Machine
+) -> Outcome:
     recipe, out = ingredients.recipe, ingredients.recipe.run.out
     if world.is_main:
         _keep(ingredients)
@@ -91,6 +95,7 @@ def _train(ingredients: Ingredients, world: World, interrupts: Interrupts, say: 
         line = ProgressLine(
             recipe.run.steps,
             flops_per_token=flops_per_token(recipe, ingredients.config),
+            peak_flops=machine.peak_flops * world.num_processes,
             memory=lambda: resident_memory(world.device),
         )
         watch = _Watch(line, recipe)

@@ -142,6 +142,20 @@ def test_too_little_memory_is_said_with_what_to_change(
     assert "train a smaller model" in herd("run", *tiny(prepared, tmp_path / "run", *wide)).err
 
 
+def test_too_little_memory_for_the_steps_that_were_tried_is_said_with_what_to_change(
+    prepared: Prepared, herd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openherd.train.estimate.free_memory", lambda: 1 << 30)
+    monkeypatch.setattr("openherd.train.estimate.peak_memory", lambda device: (1 << 30) + (64 << 20))
+    monkeypatch.setattr("openherd.train.estimate.resident_memory", lambda device: 0)
+    wide = ["--dim", 512, "--n-heads", 8, "--micro-rows", 64, "--rows-per-step", 64, "--seq-len", 64]
+    done = herd("run", *tiny(prepared, tmp_path / "run", *wide))
+    assert done.status == 1
+    assert "of memory and 1.1 GB are free" in done.err
+    assert "it fits with run.micro_rows = 32" in done.err
+    assert not (tmp_path / "run").exists(), "nothing was begun"
+
+
 _MEASURED = """
 import json, sys, time
 import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def test_a_run_leaves_its_recipe_log_and_report_and_goes_on(prepared: Prepared, 
     first = herd("run", *flags)
     assert first.status == 0, first.err
     assert "6 steps done; best evaluation loss" in first.out
+    assert re.search(r"step 6/6  loss \d.*tokens/s  \d+ % of peak  ", first.err)
     assert str(out / "report.html") in first.out
     for name in ("recipe.toml", "log.jsonl", "loss.svg", "report.html", "model.json", "checkpoints"):
         assert (out / name).exists(), name
