@@ -17,7 +17,7 @@ deterministic_module: Any = torch.utils.deterministic
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Algorithms that give the same bits each time, where PyTorch has them; it warns where it has not."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA's library is first used
+    fix_workspace()
     before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = deterministic_module.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -27,6 +27,11 @@ def deterministic() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warned)
         deterministic_module.fill_uninitialized_memory = filled
+
+
+def fix_workspace() -> None:
+    """Before CUDA's library is first used, which reads it then: its choice of an algorithm depends on the workspace."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def seed_torch(seed: int, step: int, rank: int) -> None:

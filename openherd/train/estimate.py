@@ -196,7 +196,7 @@ def _shape(config: ModelConfig) -> str:
 def _free(world: World) -> int:
     if world.device.type == "cuda":
         return int(torch.cuda.mem_get_info(world.device)[0])
-    return free_memory() // world.num_processes
+    return free_memory() // world.num_local_processes
 
 
 def _with_remedy(made: Forecast, world: World) -> Forecast:

@@ -33,10 +33,11 @@ def nll_sum(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0) -> Ten
     return cast(Tensor, _NllSum.apply(*rows, model.head.weight, _Head.of(model, chunk)))
 
 
-def token_logprobs(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0) -> Tensor:
-    """log p(target) of each position, [B, T] float32, 0 where the weight is 0."""
+def token_logprobs(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0, *, temperature: float = 1.0) -> Tensor:
+    """log p(target) of each position at a temperature, [B, T] float32, 0 where the weight is 0."""
     rows, targets, weights = _learnt(hidden, batch)
-    logprobs = cast(Tensor, _LogProbs.apply(rows, targets, model.head.weight, _Head.of(model, chunk)))
+    head = _Head.of(model, chunk, temperature)
+    logprobs = cast(Tensor, _LogProbs.apply(rows, targets, model.head.weight, head))
     out = torch.zeros_like(batch.weights)
     return out.masked_scatter(batch.weights != 0, logprobs) if len(weights) < out.numel() else logprobs.view_as(out)
 
@@ -57,26 +58,29 @@ class _Head:
     scale: float
     cap: float
     chunk: int
+    temperature: float = 1.0  # what capped logits are divided by
 
     @classmethod
-    def of(cls, model: Decoder, chunk: int) -> _Head:
+    def of(cls, model: Decoder, chunk: int, temperature: float = 1.0) -> _Head:
         c: ModelConfig = model.config
-        return cls(c.logit_scale, c.logit_softcap, chunk or max(1, _CHUNK_LOGITS // c.vocab_size))
+        return cls(c.logit_scale, c.logit_softcap, chunk or max(1, _CHUNK_LOGITS // c.vocab_size), temperature)
 
     def logits(self, rows: Tensor, weight: Tensor) -> Tensor:
         """[N, D] -> [N, V] float32."""
         logits = (rows @ weight.t()).float()
         if self.scale != 1.0:
             logits *= self.scale
-        return torch.tanh(logits / self.cap).mul_(self.cap) if self.cap else logits
+        if self.cap:
+            logits = torch.tanh(logits / self.cap).mul_(self.cap)
+        return logits if self.temperature == 1.0 else logits.div_(self.temperature)
 
     def gradient(self, logits: Tensor, log_sums: Tensor, targets: Tensor, factors: Tensor) -> Tensor:
         """The gradient of sum(factor * -log p(target)) with respect to the product of hidden states and weight, [N, V]:
         softmax less one at the target, through cap and scale. In the place of the logits."""
-        slopes = 1 - (logits / self.cap).square() if self.cap else None
+        slopes = 1 - (logits / (self.cap / self.temperature)).square() if self.cap else None
         grad = logits.sub_(log_sums[:, None]).exp_()
         grad[torch.arange(len(targets), device=targets.device), targets] -= 1
-        grad *= factors[:, None] * self.scale
+        grad *= factors[:, None] * (self.scale / self.temperature)
         return grad if slopes is None else grad.mul_(slopes)
 
     def chunks(self, n: int) -> list[slice]:

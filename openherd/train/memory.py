@@ -99,7 +99,8 @@ def flops_per_token(recipe: Recipe, config: ModelConfig) -> float:
 
 
 def _is_target(recipe: Recipe, path: str) -> bool:
-    return path.rpartition(".")[2] in recipe.lora.targets
+    targets = recipe.lora.targets
+    return not targets or path.rpartition(".")[2] in targets
 
 
 def _base_bytes(recipe: Recipe, config: ModelConfig, each: int) -> int:

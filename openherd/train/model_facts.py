@@ -16,7 +16,7 @@ from openherd.checkpoints.new_file import write_new_text
 from openherd.checkpoints.source import Checkpoint
 from openherd.checkpoints.strict_json import read_json_object
 from openherd.config import ModelConfig
-from openherd.errors import InputError
+from openherd.errors import FormatError, InputError
 from openherd.tokenizers.spec import TokenizerSpec
 from openherd.train.plain_json import as_plain, from_plain
 
@@ -45,12 +45,12 @@ def facts_of(checkpoint: Checkpoint, base: str, chat_template: str | None) -> Mo
     return ModelFacts(checkpoint.config, checkpoint.tokenizer, chat_template, checkpoint.license, base, papers)
 
 
-def keep_model_facts(run: Path, facts: ModelFacts) -> None:
-    """Write RUN/model.json, atomically; when it is there already, check that it says the same.
+def keep_model_facts(run: Path, facts: ModelFacts, *, begins: bool) -> None:
+    """Write RUN/model.json, atomically; when a run goes on, check that it says the same.
 
     Raises InputError when the run is of another model, OutputError when it cannot be written.
     """
-    if not (run / FILE).exists():
+    if begins or not (run / FILE).exists():
         write_new_text(run / FILE, json.dumps(as_plain(facts), ensure_ascii=False, separators=(",", ":")) + "\n")
         return
     kept = read_model_facts(run)
@@ -69,7 +69,11 @@ def read_model_facts(run: Path) -> ModelFacts:
         raise InputError(f"{run} holds no training run: {FILE} is missing", hint="name the folder given as --out")
     with path.open("rb") as file:
         raw = file.read(_MAX_BYTES + 1)
-    return from_plain(ModelFacts, read_json_object(raw, str(path), limit=_MAX_BYTES), str(path))
+    facts = from_plain(ModelFacts, read_json_object(raw, str(path), limit=_MAX_BYTES), str(path))
+    for name in facts.papers:
+        if not _is_paper(name):  # an export writes files of these names
+            raise FormatError(f"{path}: {name[:80]!r} is no name of a licence text")
+    return facts
 
 
 def _equal(one: ModelFacts, other: ModelFacts, name: str) -> bool:
@@ -81,6 +85,10 @@ def _papers(folder: Path) -> dict[str, str]:
     """Texts of a model folder that a copy of the model must carry."""
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name.lower().startswith(_PAPERS) and path.is_file() and path.stat().st_size <= _MAX_PAPER:
+        if _is_paper(path.name) and path.is_file() and path.stat().st_size <= _MAX_PAPER:
             found[path.name] = path.read_text(encoding="utf-8", errors="replace")
     return found
+
+
+def _is_paper(name: str) -> bool:
+    return name.lower().startswith(_PAPERS) and name.isprintable() and not {"/", "\\"} & set(name)

@@ -6,6 +6,9 @@ would, each for a moment; what takes longer is timed in part. The weights that c
 
 from __future__ import annotations
 
+import gc
+import hashlib
+import os
 import shutil
 import tempfile
 import time
@@ -59,7 +62,7 @@ def probe(ingredients: Ingredients, world: World) -> Probe:
     model = build_model(ingredients, world)
     reference = Reference(None if ingredients.recipe.lora.rank else model)  # takes the time of one, not the memory
     objective = build_objective(ingredients, model, build_order(ingredients), reference)
-    adamw = Trainer(model, objective, ingredients.recipe, world, RunLog(None)).adamw  # and PyTorch set as for a run
+    adamw = Trainer(model, objective, ingredients.recipe, world, RunLog(None)).adamw
     evaluation, samples = build_evaluation(ingredients, world, objective), build_samples(ingredients, world)
     start = time.perf_counter() - began
     # In the loop's own order, on which depends what the memory allocator keeps.
@@ -69,6 +72,8 @@ def probe(ingredients: Ingredients, world: World) -> Probe:
     step, tokens = _time_step(ingredients, world, model, objective, adamw)
     if samples is not None:
         samples_s = _seconds(world, partial(samples, model))
+    del model, reference, objective, adamw, evaluation, samples
+    gc.collect()  # FSDP2's modules refer to each other, and the run's own model is made next
     return Probe(start, step, tokens, evaluation_s, samples_s, checkpoint_s)
 
 
@@ -143,7 +148,11 @@ def _scratch_folder(out: Path, world: World) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".herd-forecast-", dir=home) as scratch:
             yield Path(scratch)
         return
-    folder = home / ".herd-forecast"
+    # A name that every process knows, and runs into other folders do not share.
+    folder = home / f".herd-forecast-{hashlib.sha256(os.fsencode(out.absolute())).hexdigest()[:12]}"
+    if world.is_main:
+        shutil.rmtree(folder, ignore_errors=True)  # of a forecast that was killed
+    world.barrier()
     try:
         yield folder
     finally:

@@ -183,8 +183,8 @@ class LoraRecipe:
     """Rank of the update of each matrix; 0: train all weights."""
     alpha: float = 0.0
     """The update is scaled by alpha / rank; 0: twice the rank."""
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    """Linear maps that get an update; may be given again."""
+    targets: tuple[str, ...] = ()
+    """Linear maps that get an update, such as q_proj; none: all that the model's layers have. May be given again."""
     base_type: BaseType = ""
     """Block type of the frozen weights; empty: as they are computed with."""
 
@@ -205,7 +205,7 @@ class DpoRecipe:
 
     def __post_init__(self) -> None:
         _number("dpo.beta", self.beta, 1e-6, 100.0)
-        _number("dpo.label_smoothing", self.label_smoothing, 0.0, 0.5)
+        _number("dpo.label_smoothing", self.label_smoothing, 0.0, 0.49)  # at 0.5 no pair would say anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class GrpoRecipe:
     """How closely the trained model is held to the one it started from."""
 
     def __post_init__(self) -> None:
-        _whole("grpo.group", self.group, 2, 4096)
+        _whole("grpo.group", self.group, 2, 128)  # as many choices as a request may have
         _whole("grpo.max_new_tokens", self.max_new_tokens, 1, 2**20)
         _number("grpo.temperature", self.temperature, 0.01, 100.0)
         _number("grpo.clip", self.clip, 0.0, 1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 
+from openherd.checkpoints.required_tensors import linear_maps
 from openherd.config import ModelConfig
 from openherd.errors import InputError
 from openherd.train.recipe import DpoRecipe, GrpoRecipe, LoraRecipe, Recipe
@@ -34,6 +35,7 @@ def check_resolved(recipe: Recipe, config: ModelConfig) -> None:
             hint=f"set data.seq_len to at most {config.max_seq_len}"
             + ("" if recipe.model.init else ", or a greater model.max_seq_len"),
         )
+    _check_targets(recipe, config)
     if data.seq_len < 2:
         raise InputError("data.seq_len must be at least 2: a token learns to predict the next one")
     if recipe.objective == "grpo" and run.rows_per_step % recipe.grpo.group:
@@ -120,12 +122,16 @@ def _check_lora(recipe: Recipe) -> None:
         raise InputError(
             "lora.rank adapts a model that is there, and model.init is empty", hint="set model.init, or lora.rank to 0"
         )
-    known = LoraRecipe().targets
-    for target in lora.targets:
-        if target not in known:
-            raise InputError(f"lora.targets has {target[:80]!r}; linear maps are {', '.join(known)}")
-    if not lora.targets:
-        raise InputError("lora.targets is empty, so nothing would be trained", hint=f"choose of {', '.join(known)}")
+
+
+def _check_targets(recipe: Recipe, config: ModelConfig) -> None:
+    there = [linear.rpartition(".")[2] for linear in linear_maps(config)]
+    for target in recipe.lora.targets:
+        if target not in there:
+            raise InputError(
+                f"lora.targets has {target[:80]!r}, and the layers of {recipe.model.init} have {', '.join(there)}",
+                hint="leave lora.targets out to adapt all of them",
+            )
 
 
 def _check_objective(recipe: Recipe) -> None:

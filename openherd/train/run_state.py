@@ -37,6 +37,7 @@ FREE = frozenset(
         "run.out",
         "run.sample_every",
         "run.spike_factor",
+        "run.tensor_parallel",
         "run.threads",
     )
 )

@@ -13,7 +13,8 @@ from openherd.checkpoints.new_file import write_new_text
 from openherd.errors import HerdError
 from openherd.kernels.cores import compute_threads
 from openherd.train.assemble import DTYPES, assemble
-from openherd.train.checkpoint import steps_of
+from openherd.train.checkpoint import locked, steps_of
+from openherd.train.determinism import fix_workspace
 from openherd.train.estimate import forecast, lines_of
 from openherd.train.ingredients import Ingredients, open_ingredients
 from openherd.train.interrupts import Interrupts
@@ -34,10 +35,11 @@ REPORT_SECONDS = 30.0
 
 def open_run(recipe: Recipe, *, offline: bool = False) -> tuple[Ingredients, World]:
     """Everything checked, with the threads that the recipe says. Raises InputError and its kinds."""
+    fix_workspace()  # a run that goes on makes no forecast, and must find CUDA as one that did
     world = World.from_environment(recipe.run.device, tensor_parallel=recipe.run.tensor_parallel)
     try:
         cores = max(
-            1, compute_threads(recipe.run.threads or None) // (1 if recipe.run.threads else world.num_processes)
+            1, compute_threads(recipe.run.threads or None) // (1 if recipe.run.threads else world.num_local_processes)
         )
         kind: Literal["cpu", "cuda"] = "cuda" if world.device.type == "cuda" else "cpu"
         ingredients = open_ingredients(recipe, device=kind, cores=cores, offline=offline)
@@ -111,11 +113,14 @@ def _train(
 
 
 def _keep(ingredients: Ingredients) -> None:
+    """What the run's folder says of the run beside its checkpoints. A run that goes on keeps what it was begun with; a
+    start that came to no checkpoint leaves nothing that counts."""
     out = ingredients.recipe.run.out
-    out.mkdir(parents=True, exist_ok=True)
-    keep_model_facts(out, ingredients.facts())
-    if not steps_of(out):  # a run that goes on keeps the recipe it was begun with
-        write_new_text(out / RECIPE_FILE, as_toml(ingredients.recipe))
+    with locked(out):
+        begins = not steps_of(out)
+        keep_model_facts(out, ingredients.facts(), begins=begins)
+        if begins:
+            write_new_text(out / RECIPE_FILE, as_toml(ingredients.recipe))
 
 
 class _Watch:

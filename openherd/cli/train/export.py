@@ -122,7 +122,8 @@ def _write_papers(trained: TrainedModel, folder: Path) -> None:
     from openherd.checkpoints.new_file import write_new_text
 
     for name, text in trained.facts.papers.items():
-        write_new_text(folder / name, text)
+        if not (folder / name).exists():
+            write_new_text(folder / name, text)
 
 
 def _check(trained: TrainedModel, written: Path, threads: int | None) -> Agreement:

@@ -82,8 +82,8 @@ def float_values(tensor: source.Tensor, dtype: torch.dtype = torch.float32) -> T
 
 
 def named_tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
-    """Canonical names and whole tensors, LoRA merged in (in float32, rounded once to the weight's type) and blocks
-    decoded: what an export writes. Of a sharded model every process must go through all of it."""
+    """Canonical names and whole tensors, LoRA merged in (float32) and blocks decoded: what an export writes and the
+    engine draws from. Of a sharded model every process must go through all of it."""
     _let_go(model)
     for name, _ in required_tensors(model.config):
         path, _, kind = name.rpartition(".")

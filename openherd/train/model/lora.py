@@ -108,12 +108,13 @@ def without_lora(model: Decoder) -> Iterator[None]:
 
 
 def merged_weight(leaf: nn.Module) -> Tensor:
-    """The whole weight of any leaf, [N, K], with its adapter (if any) added in float32, in the weight's own type."""
+    """The whole weight of any leaf, [N, K]: in its own type, or with its adapter added, in float32. A sum rounded
+    to the base's bfloat16 would lose most of a young adapter, whose values are below the base's last bits."""
     weight = leaf.values() if isinstance(leaf, QuantizedLinear) else whole(cast(Tensor, leaf.weight))
     if not isinstance(leaf, Adaptable) or not leaf.has_adapter:
         return weight
     a, b = (whole(half) for half in _pair(leaf))
-    return torch.addmm(weight.float(), b.float(), a.float(), alpha=leaf.adapter_scale).to(weight.dtype)
+    return torch.addmm(weight.float(), b.float(), a.float(), alpha=leaf.adapter_scale)
 
 
 @torch.no_grad()

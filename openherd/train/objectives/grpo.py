@@ -8,7 +8,9 @@ For each prompt a group of answers is drawn from the present weights, and each i
     rho = pi / pi_old,   KL_t = ref/pi - log(ref/pi) - 1                         of the token, at least 0 (k3)
 
 As in the paper each group is used for one update, so that pi_old is the engine that drew the answers: rho differs from
-1 only by what the engine's arithmetic differs from the trainer's, which it corrects. The draws are seeded by (seed,
+1 only by what the engine's arithmetic differs from the trainer's, which it corrects. All three distributions are those
+at the temperature that answers are drawn at; the engine tells its log-probabilities at 1 alone, so at any other pi_old
+is pi, without that correction. The draws are seeded by (seed,
 step, prompt), so a resumed run draws what an uninterrupted one would.
 Not covered: several updates for a group, a critic, process rewards.
 """
@@ -143,13 +145,15 @@ class Grpo:
 
     def loss(self, model: Decoder, batch: Batch, total: float) -> StepLoss:
         assert isinstance(batch, RolloutBatch)
-        logprobs = token_logprobs(model, model(batch), batch)  # [B, T]
+        temperature = self._settings.temperature
+        logprobs = token_logprobs(model, model(batch), batch, temperature=temperature)  # [B, T]
+        old = batch.old_logprobs if temperature == 1.0 else logprobs.detach()
         lengths = batch.weights.sum(1)  # [B], at least 1
-        gains, clipped = clipped_gains(logprobs - batch.old_logprobs, batch.advantages[:, None], self._settings.clip)
+        gains, clipped = clipped_gains(logprobs - old, batch.advantages[:, None], self._settings.clip)
         metrics = {"reward": batch.rewards.sum(), "answer_tokens": lengths.sum()}
         metrics["clipped"] = ((clipped * batch.weights).sum(1) / lengths).sum()
         if self._settings.kl and self._reference is not None:
-            divergence = k3(logprobs, self._reference.token_logprobs(model, batch))
+            divergence = k3(logprobs, self._reference.token_logprobs(model, batch, temperature=temperature))
             gains = gains - self._settings.kl * divergence
             metrics["kl"] = ((divergence.detach() * batch.weights).sum(1) / lengths).sum()
         per_answer = (gains * batch.weights).sum(1) / lengths  # [B]

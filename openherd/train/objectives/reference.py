@@ -35,9 +35,9 @@ class Reference:
         return () if self._frozen is None else (self._frozen,)
 
     @torch.no_grad()
-    def token_logprobs(self, model: Decoder, batch: Batch) -> Tensor:
+    def token_logprobs(self, model: Decoder, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[B, T] float32: log-probabilities of the targets, 0 where nothing is learnt; no gradient."""
         if self._frozen is not None:
-            return token_logprobs(self._frozen, self._frozen(batch), batch)
+            return token_logprobs(self._frozen, self._frozen(batch), batch, temperature=temperature)
         with without_lora(model):
-            return token_logprobs(model, model(batch), batch)
+            return token_logprobs(model, model(batch), batch, temperature=temperature)

@@ -43,7 +43,8 @@ def exact(expected: object) -> Check:
 
 def number(expected: object) -> Check:
     """`expected`: a number, or text whose last number counts, the one behind the last #### if there is one."""
-    text = str(expected) if isinstance(expected, int) and not isinstance(expected, bool) else _text(expected)
+    is_number = isinstance(expected, int | float) and not isinstance(expected, bool)
+    text = f"{expected:f}" if isinstance(expected, float) else str(expected) if is_number else _text(expected)
     wanted = _last_number(text.rpartition("####")[2])
     if wanted is None:
         raise InputError(f"the expected answer holds no number: {text[:60]!r}")

@@ -27,7 +27,7 @@ class Worker:
         """Where the others can meet this worker."""
         with socket.socket() as probe:
             probe.bind(("", 0))
-            return socket.gethostbyname(socket.gethostname()), int(probe.getsockname()[1])
+            return _ray().util.get_node_ip_address(), int(probe.getsockname()[1])
 
     def run(self, command: Sequence[str], place: Mapping[str, str]) -> int:
         """The exit status of the command in this place."""

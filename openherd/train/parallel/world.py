@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from openherd.train.model.decoder import Decoder
+
+_PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: the main one alone reads what a large checkpoint holds, slow disks or not."""
 
 
 class World:
@@ -63,7 +67,7 @@ class World:
         if kind == "cuda":
             local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(local)
-        dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+        dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_PATIENCE)
         shape = (size // tensor_parallel, tensor_parallel)
         return cls(local, init_device_mesh(kind, shape, mesh_dim_names=("data", "tensor")))
 
@@ -85,6 +89,11 @@ class World:
     @property
     def num_processes(self) -> int:
         return self.size * self.tensor_parallel
+
+    @property
+    def num_local_processes(self) -> int:
+        """Of them, those on this machine, by whose number its cores and memory are divided."""
+        return 1 if self._mesh is None else int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes))
 
     @property
     def is_main(self) -> bool:

@@ -60,7 +60,7 @@ def facts(max_seq_len: int = 64) -> ModelFacts:
 def full_run(run: Path, *, steps: tuple[int, ...] = (4, 8), best: int = 4, max_seq_len: int = 64) -> dict[int, Decoder]:
     """A run of all weights with checkpoints of `steps`; its models by step."""
     run.mkdir()
-    keep_model_facts(run, facts(max_seq_len))
+    keep_model_facts(run, facts(max_seq_len), begins=True)
     (run / RECIPE_FILE).write_text(as_toml(Recipe()))
     models = {}
     for step in steps:
@@ -78,7 +78,9 @@ def lora_run(run: Path, base: Path, *, base_type: str = "") -> Decoder:
 
     run.mkdir()
     checkpoint = open_checkpoint(base)
-    keep_model_facts(run, replace(facts_of(checkpoint, str(base), checkpoint.chat_template), license=LICENSE))
+    keep_model_facts(
+        run, replace(facts_of(checkpoint, str(base), checkpoint.chat_template), license=LICENSE), begins=True
+    )
     lora = LoraRecipe(rank=4, alpha=8.0, targets=("q_proj", "down_proj"), base_type=base_type)  # type: ignore[arg-type]
     (run / RECIPE_FILE).write_text(as_toml(Recipe(lora=lora)))
     model = model_from(checkpoint, base_type=base_type)

@@ -168,6 +168,19 @@ def test_adapters_alone_are_what_the_engine_adds(base: Path, tmp_path: Path, exp
     assert np.abs(np.asarray(plain.logprobs) - expected.numpy()).max() > 0.05
 
 
+@pytest.mark.parametrize("name", ["../LICENSE", "/tmp/license", "config.json", "license\\x", "license\n", ""])
+def test_a_strangers_run_writes_no_files_of_other_names(
+    name: str, base_run: tuple[Path, dict[int, Decoder]], tmp_path: Path, export: Any
+) -> None:
+    shutil.copytree(base_run[0], tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "model.json").read_text())
+    (tmp_path / "run" / "model.json").write_text(json.dumps(facts | {"papers": {name: "mine"}}))
+    done = export(tmp_path / "run", tmp_path / "out")
+    assert done.status == 2
+    assert "is no name of a licence text" in done.document["error"]["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_model_written_wrongly_is_not_kept(
     base_run: tuple[Path, dict[int, Decoder]], tmp_path: Path, export: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

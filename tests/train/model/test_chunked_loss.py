@@ -26,8 +26,8 @@ def weighted() -> Batch:
     return Batch(batch.token_ids, batch.positions, batch.documents, batch.targets, weights)
 
 
-def full_logprobs(model: Decoder, hidden: Tensor, batch: Batch) -> Tensor:
-    logits = model.logits(hidden)
+def full_logprobs(model: Decoder, hidden: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
+    logits = model.logits(hidden) / temperature
     losses = cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="none").view_as(batch.weights)
     return torch.where(batch.weights != 0, -losses, 0.0)
 
@@ -50,13 +50,14 @@ def test_sum_and_gradients(config: ModelConfig, chunk: int) -> None:
         torch.testing.assert_close(mine, full, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk", [0, 7])
+@pytest.mark.parametrize(("chunk", "temperature"), [(0, 1.0), (7, 1.0), (7, 0.7), (0, 1.5)])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
-def test_each_tokens_logprob_and_gradients(config: ModelConfig, chunk: int) -> None:
+def test_each_tokens_logprob_and_gradients(config: ModelConfig, chunk: int, temperature: float) -> None:
     model, batch = random_model(config), weighted()
     hidden = model(batch).detach().requires_grad_()
     factors = torch.linspace(-1, 1, batch.weights.numel()).view_as(batch.weights)
-    expected, got = full_logprobs(model, hidden, batch), token_logprobs(model, hidden, batch, chunk)
+    expected = full_logprobs(model, hidden, batch, temperature)
+    got = token_logprobs(model, hidden, batch, chunk, temperature=temperature)
     assert got.shape == batch.weights.shape
     assert not got[batch.weights == 0].any()
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)

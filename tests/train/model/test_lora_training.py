@@ -96,6 +96,19 @@ def test_merged_equals_adapted() -> None:
     assert all(torch.equal(exported[name], parameter) for name, parameter in model.named_parameters())
 
 
+def test_a_young_adapter_is_not_rounded_away_on_a_base_of_16_bits() -> None:
+    """What is exported and drawn from has the sum of bfloat16 weights and a small adapter, as training computes it."""
+    model = adapted_model().to(torch.bfloat16)
+    name = "model.layers.0.self_attn.q_proj"
+    leaf = model.get_submodule(name)
+    with torch.no_grad():
+        leaf.lora_B.weight.mul_(1e-3)
+    delta = leaf.adapter_scale * leaf.lora_B.weight.float() @ leaf.lora_A.weight.float()
+    merged = dict(named_tensors(model))[f"{name}.weight"] - leaf.weight.float()
+    assert delta.abs().max() > 0
+    torch.testing.assert_close(merged, delta, rtol=1e-2, atol=1e-7)
+
+
 def test_an_adapters_values_depend_on_seed_and_name_alone() -> None:
     first, second, other = (random_model() for _ in range(3))
     add_lora(first, rank=2, alpha=1.0, seed=7)

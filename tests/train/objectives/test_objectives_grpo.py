@@ -154,6 +154,23 @@ def test_loss_is_equation_3_of_shao(kl: float) -> None:
     assert float(step.metrics.get("kl", 0.0)) == pytest.approx(divergence if kl else 0.0, rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_at_a_temperature_the_gradient_is_that_of_the_policy_that_draws(temperature: float) -> None:
+    model = tiny_model()
+    objective = grpo(model, temperature=temperature)
+    (batch,) = objective.micro_batches(0, 0, 1, 16)
+    assert isinstance(batch, RolloutBatch)
+    assert batch.advantages.any()
+    lengths = batch.weights.sum(1)
+    logprobs = torch.log_softmax(model.logits(model(batch)) / temperature, -1)
+    chosen = logprobs.gather(2, batch.targets.long()[..., None]).squeeze(2) * batch.weights
+    plain = -(chosen.sum(1) / lengths * batch.advantages).sum() / 16  # REINFORCE: rho is 1
+    (expected,) = torch.autograd.grad(plain, [model.head.weight])
+    (got,) = torch.autograd.grad(objective.loss(model, batch, 16.0).loss, [model.head.weight])
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
 def test_gradients_of_gains_and_divergence_agree_with_finite_differences() -> None:
     log_ratio = torch.tensor([[-0.5, -0.1, 0.1, 0.5]] * 2, dtype=torch.float64, requires_grad=True)
     advantages = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)

@@ -35,7 +35,8 @@ def test_each_worker_runs_the_same_command_in_torchruns_place(monkeypatch: pytes
             lambda: SimpleNamespace(**{n: _Method(getattr(kind(), n)) for n in ("address", "run")})
         )
 
-    fake = SimpleNamespace(init=lambda **_: None, remote=remote, get=lambda value: value)
+    util = SimpleNamespace(get_node_ip_address=lambda: "10.1.2.3")
+    fake = SimpleNamespace(init=lambda **_: None, remote=remote, get=lambda value: value, util=util)
     monkeypatch.setitem(sys.modules, "ray", fake)
     called: list[tuple[list[str], dict[str, str]]] = []
 
@@ -54,4 +55,5 @@ def test_each_worker_runs_the_same_command_in_torchruns_place(monkeypatch: pytes
     }
     places = [[env[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")] for _, env in called]
     assert places == [["0", "3", "0"], ["1", "3", "0"], ["2", "3", "0"]]
-    assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for _, env in called}) == 1
+    assert {env["MASTER_ADDR"] for _, env in called} == {"10.1.2.3"}, "not what this machine calls itself: 127.0.1.1"
+    assert len({env["MASTER_PORT"] for _, env in called}) == 1

@@ -10,6 +10,9 @@ import pytest
 
 from openherd.errors import InputError
 from openherd.train.ingredients import open_ingredients
+from openherd.train.memory import trained_parameters
+from openherd.train.model.decoder import Decoder
+from openherd.train.model.lora import add_lora, lora_parameters
 from openherd.train.presets import model_config
 from openherd.train.recipe import DataRecipe, Recipe
 from openherd.train.recipe_checks import check_recipe, check_resolved
@@ -32,8 +35,6 @@ FINE: dict[str, dict[str, Any]] = {"model": {"init": "smollm2"}, "data": {"train
         ({"data": {"train": ()}}, "data.train is empty"),
         ({"lora": {"base_type": "q4_0"}}, "lora.base_type has no effect while lora.rank is 0"),
         ({"lora": {"alpha": 3.0}}, "lora.alpha has no effect while lora.rank is 0"),
-        ({"lora": {"rank": 4, "targets": ("lm_head",)}}, "lora.targets has 'lm_head'"),
-        ({"lora": {"rank": 4, "targets": ()}}, "lora.targets is empty"),
         ({"lora": {"rank": 4}, "model": {"init": "", "tokenizer": "x", "preset": "nano"}}, "model.init is empty"),
         ({"dpo": {"beta": 0.3}}, "dpo.beta has no effect with objective pretrain"),
         ({"grpo": {"clip": 0.3}, "": {"objective": "dpo"}}, "grpo.clip has no effect with objective dpo"),
@@ -82,6 +83,20 @@ def test_grpo_groups_fill_a_step(prepared: Prepared) -> None:
     recipe = replace(recipe, data=DataRecipe(seq_len=8), model=replace(recipe.model, init="x"))
     with pytest.raises(InputError, match=r"set run\.rows_per_step to a multiple of grpo\.group"):
         check_resolved(recipe, model_config(_shape(recipe), 261))
+
+
+def test_adapters_go_to_maps_that_the_model_has(prepared: Prepared) -> None:
+    """Falcon and MPT have no gate: by default there is none to adapt."""
+    recipe = load_recipe(None, {"lora": {"rank": 4}, "run": {"rows_per_step": 12, "steps": 20}})
+    recipe = replace(recipe, data=DataRecipe(seq_len=8), model=replace(recipe.model, init="x"))
+    config = replace(model_config(_shape(recipe), 261), gated=False)
+    check_resolved(recipe, config)
+    model = Decoder(config)
+    add_lora(model, 4, 8.0, recipe.lora.targets)
+    assert trained_parameters(recipe, config) == sum(p.numel() for _, p in lora_parameters(model)) > 0
+    recipe = replace(recipe, lora=replace(recipe.lora, targets=("q_proj", "gate_proj")))
+    with pytest.raises(InputError, match=r"lora\.targets has 'gate_proj', and the layers of x have q_proj, k_proj"):
+        check_resolved(recipe, config)
 
 
 def _shape(recipe: Recipe) -> Any:
