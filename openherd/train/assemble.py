@@ -30,7 +30,6 @@ from openherd.train.order import DataOrder, PairOrder
 from openherd.train.parallel.world import World
 from openherd.train.prepare import tokenizer_sha256
 from openherd.train.progress import counted
-from openherd.train.recipe import Recipe
 from openherd.train.run_log import RunLog
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -127,13 +126,9 @@ def order_lines(order: DataOrder | PairOrder, seq_len: int) -> Iterator[str]:
         yield f"left out, as nothing would be learnt: {counted(cuts.left_out, 'document')}"
 
 
-def needs_reference(recipe: Recipe) -> bool:
-    return recipe.objective == "dpo" or (recipe.objective == "grpo" and recipe.grpo.kl > 0)
-
-
 def _reference(ingredients: Ingredients, world: World) -> Reference | None:
     """The first weights once more, frozen; with LoRA the model itself without its adapters."""
-    if not needs_reference(ingredients.recipe):
+    if not ingredients.recipe.needs_reference:
         return None
     if ingredients.recipe.lora.rank:
         return Reference(None)

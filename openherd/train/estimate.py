@@ -140,7 +140,7 @@ def forecast(
     if not made.fits or not timed:
         return _with_remedy(made, world)
     before, is_counted = resident_memory(world.device), forget_peak(world.device)
-    machine = measure_machine(world.device.type, DTYPES[recipe.run.dtype], recipe.run.threads)
+    machine = measure_machine(world.device.type, DTYPES[recipe.run.dtype])
     made = replace(made, machine=machine, probe=probe(ingredients, world))
     used = peak_memory(world.device) - before
     if is_counted:

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from openherd.config import ModelConfig
 from openherd.train.batch import Batch
+from openherd.train.memory import CHUNK_LOGITS
 from openherd.train.model.decoder import Decoder
-
-_CHUNK_LOGITS = 1 << 24  # of a chunk: 64 MiB in float32
 
 
 def nll_sum(model: Decoder, hidden: Tensor, batch: Batch, chunk: int = 0) -> Tensor:
@@ -63,7 +62,7 @@ class _Head:
     @classmethod
     def of(cls, model: Decoder, chunk: int, temperature: float = 1.0) -> _Head:
         c: ModelConfig = model.config
-        return cls(c.logit_scale, c.logit_softcap, chunk or max(1, _CHUNK_LOGITS // c.vocab_size), temperature)
+        return cls(c.logit_scale, c.logit_softcap, chunk or max(1, CHUNK_LOGITS // c.vocab_size), temperature)
 
     def logits(self, rows: Tensor, weight: Tensor) -> Tensor:
         """[N, D] -> [N, V] float32."""

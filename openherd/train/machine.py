@@ -1,4 +1,4 @@
-"""What this machine has and does: free memory, threads, and the rate of its largest matrix product.
+"""What this machine does: the rate of its largest matrix product, and the memory that a process takes.
 
 The peak is measured, not looked up: a data sheet's figure holds at another clock, another core count and another
 number type. It is what utilisation is a share of. Imports torch.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from openherd.engine.memory import free_memory, total_memory
 from openherd.kernels.cpu_name import cpu_name
 
 _SIZES = {"cpu": (256, 1024), "cuda": (1024, 8192)}
@@ -26,19 +25,13 @@ class Machine:
     """The device that computes."""
 
     name: str
-    threads: int
     peak_flops: float  # per second, of a square matrix product in the number type of the run
-    free_bytes: int
-    total_bytes: int
 
 
-def measure_machine(device: str, dtype: torch.dtype, threads: int) -> Machine:
+def measure_machine(device: str, dtype: torch.dtype) -> Machine:
     """Takes half a second. `device`: cpu or cuda."""
-    peak = measured_peak(device, dtype)
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return Machine(torch.cuda.get_device_name(), threads, peak, free, total)
-    return Machine(cpu_name() or "CPU", threads, peak, free_memory(), total_memory())
+    name = torch.cuda.get_device_name() if device == "cuda" else cpu_name() or "CPU"
+    return Machine(name, measured_peak(device, dtype))
 
 
 def measured_peak(device: str, dtype: torch.dtype) -> float:

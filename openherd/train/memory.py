@@ -11,6 +11,7 @@ process itself.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from openherd.checkpoints.required_tensors import linear_maps, linear_shape, required_tensors
@@ -49,13 +50,12 @@ def memory_of(recipe: Recipe, config: ModelConfig, *, device: str, processes: in
     frozen_bytes = size if lora.rank else 4
     weights = _base_bytes(recipe, config, frozen_bytes) + (4 * trained if lora.rank else 0)
     tokens = run.micro_rows * recipe.data.seq_len
-    has_reference = not lora.rank and (recipe.objective == "dpo" or (recipe.objective == "grpo" and recipe.grpo.kl > 0))
     casts = (
         size * every if size == 2 and not lora.rank else 0
     )  # matrices in the type of the products, kept for backward
     return Memory(
         weights=weights // processes,
-        reference=(4 * every // processes) if has_reference else 0,
+        reference=(4 * every // processes) if recipe.needs_reference and not lora.rank else 0,
         moments=8 * trained // processes,
         gradients=4 * trained // processes,
         activations=tokens * _kept_per_token(recipe, config, size) + casts,
@@ -145,9 +145,16 @@ def _loss_bytes(recipe: Recipe, config: ModelConfig, tokens: int, size: int) -> 
 
 
 def _sample_bytes(recipe: Recipe, config: ModelConfig, every: int, each: int) -> int:
-    """The engine's own copy of the weights, and its cache of keys and values in float32."""
+    """The engine's own copy of the weights, and its cache of keys and values in float32. Weights that adapters are
+    added to, or that lie in blocks, are whole in float32 beside that copy."""
     context = min(recipe.data.seq_len, config.max_seq_len)
-    return each * every + 4 * 2 * config.n_layers * config.kv_dim * context * 3
+    made = config.n_layers * sum(
+        math.prod(linear_shape(config, linear))
+        for linear in linear_maps(config)
+        if recipe.lora.rank and (recipe.lora.base_type or _is_target(recipe, linear))
+    )
+    cache = 4 * 2 * config.n_layers * config.kv_dim * context * 3
+    return each * (every - made) + 2 * 4 * made + cache
 
 
 def as_table(memory: Memory) -> list[tuple[str, int]]:

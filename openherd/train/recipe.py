@@ -20,7 +20,7 @@ PresetName = Literal["", "nano", "tiny", "small", "1b", "8b"]
 ScheduleName = Literal["cosine", "wsd", "constant"]
 Dtype = Literal["", "float32", "bfloat16"]
 Device = Literal["auto", "cpu", "cuda"]
-BaseType = Literal["", "q8_0", "q4_0"]
+BaseType = Literal["", "q8_0", "q4_1", "q4_0"]
 
 _MAX_COUNT = 2**31 - 1
 
@@ -191,7 +191,7 @@ class LoraRecipe:
     def __post_init__(self) -> None:
         _whole("lora.rank", self.rank, 0, 4096)
         _number("lora.alpha", self.alpha, 0.0, 1e6)
-        _choice("lora.base_type", self.base_type, ("", "q8_0", "q4_0"))
+        _choice("lora.base_type", self.base_type, ("", "q8_0", "q4_1", "q4_0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +258,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _choice("objective", self.objective, ("pretrain", "sft", "dpo", "grpo"))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the model as it was at first is computed too."""
+        return self.objective == "dpo" or (self.objective == "grpo" and self.grpo.kl > 0)
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -46,7 +46,7 @@ def page(name: str, entries: Sequence[Entry], svg: str, recipe_toml: str) -> str
     rows = "".join(
         f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in _figures(entries)
     )
-    events = [entry for entry in entries if entry.get("event") in ("skip", "rollback", "resume", "stop")]
+    events = [entry for entry in entries if entry.get("event") in ("skip", "rollback", "resume")]
     return _PAGE.format(
         name=html.escape(name),
         figures=f"<table>{rows}</table>" if rows else "<p>Nothing has been logged.</p>",

@@ -82,8 +82,7 @@ def _announce(
     if not made.fits:
         raise HerdError(made.shortage, hint=made.remedy)
     say(f"herd: {'going on in' if resumes else 'training into'} {out}: {LOG_FILE}, {LOSS_FILE}, {REPORT_FILE}")
-    run = ingredients.recipe.run
-    return made.machine or measure_machine(world.device.type, DTYPES[run.dtype], run.threads)
+    return made.machine or measure_machine(world.device.type, DTYPES[ingredients.recipe.run.dtype])
 
 
 def _train(

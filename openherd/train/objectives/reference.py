@@ -29,11 +29,6 @@ class Reference:
             return cls(None)
         return cls(deepcopy(model).requires_grad_(False))
 
-    @property
-    def modules(self) -> tuple[Decoder, ...]:
-        """What has to be moved and sharded beside the trained model."""
-        return () if self._frozen is None else (self._frozen,)
-
     @torch.no_grad()
     def token_logprobs(self, model: Decoder, batch: Batch, *, temperature: float = 1.0) -> Tensor:
         """[B, T] float32: log-probabilities of the targets, 0 where nothing is learnt; no gradient."""
