@@ -44,7 +44,7 @@ def exact(expected: object) -> Check:
 def number(expected: object) -> Check:
     """`expected`: a number, or text whose last number counts, the one behind the last #### if there is one."""
     is_number = isinstance(expected, int | float) and not isinstance(expected, bool)
-    text = f"{expected:f}" if isinstance(expected, float) else str(expected) if is_number else _text(expected)
+    text = f"{Decimal(str(expected)):f}" if is_number else _text(expected)  # 1e-07 is 0.0000001: digits alone are read
     wanted = _last_number(text.rpartition("####")[2])
     if wanted is None:
         raise InputError(f"the expected answer holds no number: {text[:60]!r}")
