@@ -11,6 +11,7 @@ from pathlib import Path
 from openherd.chat import sampling, statistics, transcript
 from openherd.chat.conversation import Conversation, Exchange
 from openherd.errors import InputError
+from openherd.words import counted
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ def _write(session: Session, path: Path) -> Outcome:
     replaced = ", replacing what it held" if path.exists() else ""
     transcript.save(path, messages, session.conversation.model.name)
     session.saved.add(path)
-    return Outcome(f"saved {statistics.counted(len(messages), 'message')} as {path}{replaced}")
+    return Outcome(f"saved {counted(len(messages), 'message')} as {path}{replaced}")
 
 
 def _load(session: Session, argument: str) -> Outcome:
@@ -106,7 +107,7 @@ def _load(session: Session, argument: str) -> Outcome:
     exchanges = [Exchange(asked, answered, None) for asked, answered in zip(turns[::2], turns[1::2], strict=True)]
     session.conversation.begin(exchanges)
     session.saved = {path}
-    return Outcome(f"loaded {statistics.counted(len(messages), 'message')} from {path}")
+    return Outcome(f"loaded {counted(len(messages), 'message')} from {path}")
 
 
 def _params(session: Session, argument: str) -> Outcome:

@@ -38,7 +38,9 @@ def talk(conversation: Conversation) -> None:
         key_bindings=_keys(),
         prompt_continuation=FormattedText([("class:prompt", "| ")]),
     )
-    _note(console, f"{conversation.model.name}, {conversation.model.context} tokens of context. /help lists commands.")
+    _note(
+        console, f"{conversation.model.name}, {conversation.model.context:,} tokens of context. /help lists commands."
+    )
     session = Session(conversation)
     while (text := _read(prompt, console)) is not None:
         if text.startswith("/"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from openherd.chat.conversation import Conversation
 from openherd.messages import FinishReason
+from openherd.words import counted
 
 _ENDS = {
     FinishReason.LENGTH: "ended by max_tokens",
@@ -28,11 +29,6 @@ def line(conversation: Conversation) -> str:
     return " · ".join(parts)
 
 
-def counted(number: int, what: str) -> str:
-    """`1 message`, `2 messages`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def too_long_notice(conversation: Conversation) -> str:
     """What to do in a conversation when a message does not fit."""
     room = " /undo and /new make room for it;" if conversation.exchanges else ""
@@ -42,7 +38,7 @@ def too_long_notice(conversation: Conversation) -> str:
 def full_notice(context: int) -> str:
     """What to do when nothing more fits."""
     return (
-        f"The context of {context} tokens is full. /undo takes the last exchange back, /new begins afresh, and "
+        f"The context of {context:,} tokens is full. /undo takes the last exchange back, /new begins afresh, and "
         "herd chat --context N starts with more room where the model has it."
     )
 
@@ -55,9 +51,9 @@ def page(conversation: Conversation) -> str:
         "conversation": f"{counted(len(conversation.exchanges), 'exchange')}, {_room(conversation)}",
         "last answer": line(conversation) or "none yet",
         "its seed": str(conversation.last.seed) if conversation.last else "none yet",
-        "prompt tokens": f"{stats.num_prompt_tokens} computed, {stats.num_cached_tokens} found in the cache",
-        "answer tokens": f"{stats.num_generated_tokens}{_drafts(conversation)}",
-        "KV blocks": f"{stats.num_total_blocks - stats.num_free_blocks} of {stats.num_total_blocks} in use",
+        "prompt tokens": f"{stats.num_prompt_tokens:,} computed, {stats.num_cached_tokens:,} found in the cache",
+        "answer tokens": f"{stats.num_generated_tokens:,}{_drafts(conversation)}",
+        "KV blocks": f"{stats.num_total_blocks - stats.num_free_blocks:,} of {stats.num_total_blocks:,} in use",
     }
     width = max(map(len, rows))
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
@@ -68,9 +64,9 @@ def _drafts(conversation: Conversation) -> str:
     stats = conversation.model.stats
     if not stats.num_drafted_tokens:
         return ""
-    return f", {stats.num_accepted_tokens} of {stats.num_drafted_tokens} drafts right"
+    return f", {stats.num_accepted_tokens:,} of {stats.num_drafted_tokens:,} drafts right"
 
 
 def _room(conversation: Conversation) -> str:
     used, context = conversation.context_used, conversation.model.context
-    return f"context {used} of {context} ({used / context:.0%})"
+    return f"context {used:,} of {context:,} ({used / context:.0%})"

@@ -29,8 +29,8 @@ from openherd.train.objectives.reference import Reference
 from openherd.train.order import DataOrder, PairOrder
 from openherd.train.parallel.world import World
 from openherd.train.prepare import tokenizer_sha256
-from openherd.train.progress import counted
 from openherd.train.run_log import RunLog
+from openherd.words import counted
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 NUM_SAMPLES, SAMPLE_TOKENS = 3, 64

@@ -84,11 +84,6 @@ class ProgressLine:
             self._live = False
 
 
-def counted(count: int, what: str) -> str:
-    """1 row, 2,000 rows."""
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 def duration(seconds: float) -> str:
     """For people: `42 s`, `3 min`, `2 h 10 min`, `5 d 3 h`."""
     if seconds < 100:

@@ -105,7 +105,7 @@ def _document(report: PrepareReport) -> dict[str, object]:
 
 
 def _show(report: PrepareReport) -> None:
-    from openherd.train.progress import counted
+    from openherd.words import counted
 
     manifest, left_out = report.folder.manifest, report.left_out
     share = 100 * manifest.learnt / max(1, manifest.tokens)

@@ -163,7 +163,7 @@ def test_a_wrong_command_says_what_to_do(session: Session, line: str, why: str) 
 def test_stats_help_exit(session: Session) -> None:
     stats = execute(session, "/stats").text
     assert "scripted" in stats
-    assert "1 exchange, context 3 of 1000 (0%)" in stats
+    assert "1 exchange, context 3 of 1,000 (0%)" in stats
     assert "its seed       7\n" in stats
     help_page = execute(session, "/help").text
     assert all(command.usage in help_page for command in COMMANDS.values())
