@@ -87,6 +87,9 @@ def train_with_signal(out: str, data: str, where: str, number: int, again: float
             os.kill(os.getpid(), number)
             time.sleep(60)
 
+    signal.signal(
+        number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    )  # nohup ignores one
     with Interrupts() as interrupts:
         if where == "preparing":
             source = Path(out) / "d.jsonl"
