@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_module
 from dataclasses import dataclass
 from functools import partial
@@ -106,7 +107,13 @@ def _serve(configuration: Configuration, *, as_json: bool) -> int:
     from openherd.serve.server import run
 
     say = partial(_say, with_keys=bool(keys))
-    return run(model_specs(configuration), options, keys, tell=output.document if as_json else say)
+    return run(model_specs(configuration), options, keys, tell=_unless_unread if as_json else say)
+
+
+def _unless_unread(event: dict[str, Any]) -> None:
+    """The server goes on, and ends in good order, when nobody reads what it says any more."""
+    with contextlib.suppress(OSError, ValueError):
+        output.document(event)
 
 
 def _show(configuration: Configuration, *, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from openherd.errors import InputError, OptionError
 from openherd.options import EngineOptions
 from openherd.serve.options import ModelOptions, ServeOptions
 from openherd.serve.toml_keys import Place, lines_of_keys, read_table
+from openherd.store.hub_reference import is_hub_reference
 from openherd.toml_file import parse_toml, read_text
 
 MAX_FILE_BYTES = 2**20
@@ -120,8 +121,13 @@ def _asked(named: Sequence[str], tables: Sequence[Table]) -> Iterator[Table]:
     if not named:
         yield from tables or (Table(),)
     for name in named:
-        known = (table for table in tables if name in (table.model.get("name"), table.model.get("model")))
+        meant = {name, os.path.abspath(os.path.expanduser(name))}  # paths of the file have been made absolute
+        known = (table for table in tables if meant & {table.model.get("name"), _absolute(table.model.get("model"))})
         yield next(known, Table(model={"model": name}))
+
+
+def _absolute(reference: str | None) -> str | None:
+    return os.path.abspath(reference) if reference and _is_path(reference) else reference
 
 
 def _anchored(table: Table, folder: Path) -> Table:
@@ -129,13 +135,17 @@ def _anchored(table: Table, folder: Path) -> Table:
     serve, model = dict(table.serve), dict(table.model)
     if serve.get("keys"):
         serve["keys"] = _beside(folder, serve["keys"])
-    if (reference := model.get("model")) and ("/" in reference or reference.endswith(".gguf")):
+    if (reference := model.get("model")) and _is_path(reference):
         model["model"] = _beside(folder, reference)
     if (template := model.get("template")) and ("/" in template or "." in template):
         model["template"] = _beside(folder, template)
     if "adapter" in model:
         model["adapter"] = tuple(_adapter_beside(folder, adapter) for adapter in model["adapter"])
     return Table(serve, table.engine, model)
+
+
+def _is_path(reference: str) -> bool:
+    return not is_hub_reference(reference) and ("/" in reference or reference.endswith(".gguf"))
 
 
 def _adapter_beside(folder: Path, adapter: str) -> str:

@@ -68,9 +68,11 @@ def digest_of(key: str) -> bytes:
 def load_keys(file: str | None, environment: Mapping[str, str] = os.environ) -> KeyRing:
     """Keys of a file and of the environment. Raises `InputError` that names the line."""
     keys = [] if file is None else _from_file(Path(file))
-    plain = [key for key in environment.get(VARIABLE, "").split(",") if key]
+    plain = [key for part in environment.get(VARIABLE, "").split(",") if (key := part.strip())]
     if any(len(key) < MIN_KEY_CHARACTERS for key in plain):
         raise InputError(f"a key in {VARIABLE} has fewer than {MIN_KEY_CHARACTERS} characters")
+    if not all(key.isascii() and key.isprintable() for key in plain):
+        raise InputError(f"a key in {VARIABLE} has characters that no header carries: use printable ASCII")
     keys += [Key(f"environment-{number}", digest_of(key)) for number, key in enumerate(plain, 1)]
     names = [key.name for key in keys]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -83,18 +85,26 @@ def add_key(file: str, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InputError(f"a key's name has letters, digits, dots, dashes and underscores, not {name!r}")
     path = Path(file)
-    if path.exists() and any(key.name == name for key in _from_file(path)):
+    if path.exists() and any(key.name == name for key in _from_file(path, may_be_empty=True)):
         raise InputError(f"{file} has a key called {name!r} already")
     key = PREFIX + secrets.token_urlsafe(32)
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as lines:
-            lines.write(f"{name} {digest_of(key).hex()}\n")
+            lines.write(f"{_end_of_line(path)}{name} {digest_of(key).hex()}\n")
     except OSError as error:
         raise InputError(f"cannot write the keys {file}: {error.strerror}") from None
     return key
 
 
-def _from_file(path: Path) -> list[Key]:
+def _end_of_line(path: Path) -> str:
+    """What a file that was written by hand may lack at its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return "" if file.read(1) in (b"", b"\n") else "\n"
+
+
+def _from_file(path: Path, *, may_be_empty: bool = False) -> list[Key]:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -110,7 +120,7 @@ def _from_file(path: Path) -> list[Key]:
         for number, line in enumerate(lines, 1)
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    if not keys:
+    if not keys and not may_be_empty:
         raise InputError(f"{path} has no key", hint=f"try: herd serve --keys {path} --add-key NAME")
     return keys
 

@@ -75,6 +75,19 @@ def test_flags_win_over_the_file_also_where_they_say_the_default(tmp_path: Path)
     assert [engine.context for _, engine in named.models] == [512, 4096]
 
 
+def test_a_model_of_the_hub_is_no_file_and_a_path_is_known_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = '[[models]]\nmodel = "hf:Org/Repo"\n[[models]]\nname = "b"\nmodel = "./x.gguf"\ncontext = 2048\n'
+    made = resolved(text, tmp_path)
+    assert [model.model for model, _ in made.models] == ["hf:Org/Repo", str(tmp_path / "x.gguf")]
+    assert resolved(configuration_toml(made), tmp_path) == made
+    monkeypatch.chdir(tmp_path)
+    for written in ("./x.gguf", "x.gguf", str(tmp_path / "x.gguf"), "b"):
+        ((model, engine),) = resolved(text, tmp_path, written).models
+        assert (model.name, engine.context) == ("b", 2048), written
+
+
 def test_typed_flags_are_told_from_defaults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "herd.toml"
     file.write_text('port = 9000\nprefix-caching = false\nlog-prompts = true\n[[models]]\nname = "x"\n')

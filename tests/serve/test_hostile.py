@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from openherd.serve.front.connections import HEADER_SECONDS
 from tests.bounds import only_new_objects
 from tests.serve.client import PARIS, Client
 from tests.serve.conftest import SLACK, Server, serving
@@ -239,6 +240,20 @@ def test_headers_have_a_limit(strict: Server) -> None:
     url = b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for data in (long, many, endless, url):
         assert exchanged(strict, data).startswith(b"HTTP/1.1 431 ")
+
+
+def test_the_rest_of_a_refused_body_is_not_waited_for_without_end(strict: Server) -> None:
+    """S11: one byte of it, and silence."""
+    head = b"POST %s HTTP/1.1\r\nHost: elsewhere\r\nContent-Type: application/json\r\n" % CHAT.encode()
+    with strict.raw() as connection:
+        connection.sendall(head + b"Content-Length: 1000\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 403"
+        time.sleep(0.5)
+        connection.sendall(b"x")
+        started = time.perf_counter()
+        while connection.recv(65536):
+            pass
+        assert time.perf_counter() - started < HEADER_SECONDS + 5
 
 
 def test_twenty_gigabytes_are_refused_before_they_come(strict: Server) -> None:

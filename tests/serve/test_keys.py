@@ -241,6 +241,25 @@ def test_keys_are_kept_as_hashes_for_their_owner_alone(tmp_path: Path) -> None:
     assert again.returncode == 2
 
 
+@pytest.mark.parametrize("before", ["", "# ours\n", f"bob {'a' * 64} requests=10"])
+def test_a_key_is_added_to_a_file_as_people_leave_them(before: str, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(before)
+    key = add_key(str(file), "alice")
+    found = load_keys(str(file), {}).find(key)
+    assert found is not None
+    assert found.name == "alice"
+    assert file.read_text().startswith(before)
+
+
+def test_keys_of_the_environment_may_have_blanks_around_them() -> None:
+    ring = load_keys(None, {"OPENHERD_API_KEYS": f"{'a' * 16}, {'b' * 16}\n"})
+    assert ring.find("a" * 16) is not None
+    assert ring.find("b" * 16) is not None
+    with pytest.raises(InputError, match="printable ASCII"):
+        load_keys(None, {"OPENHERD_API_KEYS": "é" * 16})
+
+
 def test_only_a_line_of_the_file_makes_an_admin(tmp_path: Path) -> None:
     """A key of the environment may use the models, whatever it is called."""
     file = tmp_path / "keys"

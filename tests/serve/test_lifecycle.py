@@ -141,6 +141,16 @@ def test_a_dead_worker_is_noticed_and_replaced() -> None:
         assert server.stop() == 0
 
 
+def test_it_ends_in_order_when_nobody_reads_what_it_says() -> None:
+    command = [sys.executable, "-m", "openherd", "serve", "--port", "0", "--json", "--offline", "--context", "512"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["event"] == "ready"
+        process.stdout.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
 def test_the_worker_ends_with_the_front() -> None:
     with serving("--context", "2048") as server:
         server.process.kill()

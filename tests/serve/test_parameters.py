@@ -89,6 +89,12 @@ def test_a_parameter_that_is_not_done_is_refused_by_name(server: Server, path: s
     assert server.post(path, {**NEEDED[path], name: None}).status == 200
 
 
+@pytest.mark.parametrize(("value", "shown"), [(1, "not 1"), (0, "not 0"), ("x", "not 'x'")])
+def test_an_error_shows_the_value_that_was_sent(server: Server, value: object, shown: str) -> None:
+    assert server.chat(max_tokens=1, stream=value).error["message"].endswith(shown)
+    assert server.chat(max_tokens=1, tools=True).error["message"].endswith("not true")
+
+
 def test_what_python_finds_equal_is_not_taken_for_the_only_value(server: Server) -> None:
     for path, name, value in (
         ("/v1/completions", "echo", 0),

@@ -83,6 +83,32 @@ def test_a_response_has_an_item_for_each_stretch_whole_and_streamed() -> None:
     assert {"response.reasoning_text.delta", "response.function_call_arguments.done"} <= kinds
 
 
+def test_items_of_one_step_open_and_close_in_turn() -> None:
+    """Speculation brings the end of thoughts, text and several calls at once; each item is whole before the next."""
+    answer = responses()
+    first = delta(" think", reasoning="I ")  # text right behind a thought
+    both = [("call_1", '{"a":1}'), ("call_2", "{}")]
+    calls = [{"index": i, "id": id, "name": "f", "arguments": text} for i, (id, text) in enumerate(both)]
+    data = (
+        answer.delta(HEAD, delta(reasoning="so "))
+        + answer.delta(HEAD, first)
+        + answer.delta(HEAD, delta("!", tool_calls=calls))
+    )
+    data += answer.ending(HEAD, END)
+    seen = [json.loads(block.partition(b"\ndata: ")[2]) for block in data.strip().split(b"\n\n")]
+    steps = [(event["type"].rpartition("response.")[2], event["output_index"]) for event in seen]
+    assert [step for step in steps if step[0].startswith("output_item")] == [
+        (f"output_item.{what}", index) for index in range(4) for what in ("added", "done")
+    ]
+    assert [index for _, index in steps] == sorted(index for _, index in steps)
+    done = [event["item"] for event in seen if event["type"] == "response.output_item.done"]
+    assert [item["type"] for item in done] == ["reasoning", "message", "function_call", "function_call"]
+    assert done[0]["content"][0]["text"] == "so I "
+    assert done[1]["content"][0]["text"] == " think!"
+    assert [item["arguments"] for item in done[2:]] == ['{"a":1}', "{}"]
+    assert len({event["item_id"] for event in seen if "item_id" in event}) == 4
+
+
 def test_a_response_that_fails_on_the_way_says_how_far_it_came() -> None:
     last = events(responses(), cut=True)[-1]
     assert last["type"] == "response.failed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import NoneType
-from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+from typing import Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -63,8 +63,8 @@ def _status(field: FieldInfo) -> str:
 
 
 def _parts(annotation: object) -> Iterator[object]:
-    """The alternatives of a type, and what a list of a single type or an annotated type holds."""
-    for part in (annotation, *get_args(annotation)):
-        yield part
-        if get_origin(part) in (list, Annotated):
-            yield from get_args(part)
+    """A type, its alternatives, and what lists and annotated types among them hold, however deep."""
+    yield annotation
+    if get_origin(annotation) is not Literal:
+        for part in get_args(annotation):
+            yield from _parts(part)

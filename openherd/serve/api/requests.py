@@ -8,6 +8,7 @@ declarations into the manual's table.
 from __future__ import annotations
 
 import gc
+import json
 import re
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
@@ -127,12 +128,15 @@ def _path(location: tuple[int | str, ...]) -> str | None:
     return path[:_MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode() or None
 
 
+def _is_name(value: Any) -> bool:
+    """null, true or false."""
+    return value is None or isinstance(value, bool)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, int) and abs(value) > 10**20:
         return "a number of many digits"
-    text = (
-        repr(value) if isinstance(value, str) else {None: "null", True: "true", False: "false"}.get(value, str(value))
-    )
+    text = repr(value) if isinstance(value, str) else json.dumps(value) if _is_name(value) else str(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

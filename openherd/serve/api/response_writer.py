@@ -40,10 +40,11 @@ class ResponseFormat:
 
     def delta(self, head: Head, event: Event) -> bytes:
         data = b""
-        for growth in self._choice.add(event):
+        for growth in self._choice.add(event):  # all of the delta's parts are there by now
+            index = next(i for i, part in enumerate(self._choice.parts) if part is growth.part)
             if growth.is_new:
-                data += self._done(head, -2, "completed") + self._added(head)
-            data += self._grown(head, growth)
+                data += self._done(head, index - 1, "completed") + self._added(head, index)
+            data += self._grown(head, index, growth)
         return data
 
     def ending(self, head: Head, event: Event) -> bytes:
@@ -51,8 +52,8 @@ class ResponseFormat:
         data = b""
         if not self._choice.parts:
             self._choice.parts.append(Part("text"))
-            data = self._added(head)
-        return data + self._done(head, -1, _status(self._choice))
+            data = self._added(head, 0)
+        return data + self._done(head, len(self._choice.parts) - 1, _status(self._choice))
 
     def closing(self, head: Head, usage: Usage) -> bytes:
         response = self._finished(head, self._choice, usage)
@@ -70,9 +71,8 @@ class ResponseFormat:
         choice.parts = choice.parts or [Part("text")]
         return self._finished(head, choice, usage) | {"seed": seed}
 
-    def _added(self, head: Head) -> bytes:
-        """The last part begins."""
-        index = len(self._choice.parts) - 1
+    def _added(self, head: Head, index: int) -> bytes:
+        """A part begins."""
         part = self._choice.parts[index]
         empty = _item(head, index, Part(part.kind, part.id, part.name), "in_progress", with_logprobs=False)
         content = empty.pop("content", None)
@@ -83,8 +83,8 @@ class ResponseFormat:
         place = self._place(head, index)
         return data + self._event("response.content_part.added", **place, part=content[0])
 
-    def _grown(self, head: Head, growth: Growth) -> bytes:
-        place = self._place(head, len(self._choice.parts) - 1)
+    def _grown(self, head: Head, index: int, growth: Growth) -> bytes:
+        place = self._place(head, index)
         match growth.part.kind:
             case "text":
                 logprobs = [_logprob(token) for token in growth.tokens]
@@ -94,9 +94,8 @@ class ResponseFormat:
         del place["content_index"]
         return self._event("response.function_call_arguments.delta", **place, delta=growth.piece)
 
-    def _done(self, head: Head, which: int, status: str) -> bytes:
-        """A part has ended: the last one (-1), or the one before it where there is one (-2)."""
-        index = len(self._choice.parts) + which
+    def _done(self, head: Head, index: int, status: str) -> bytes:
+        """A part has ended; nothing where there is none before the first."""
         if index < 0:
             return b""
         part, item = self._choice.parts[index], self._item(head, index, status)

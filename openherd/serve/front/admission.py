@@ -17,7 +17,7 @@ from openherd.serve.front.places import Place, Places
 from openherd.serve.lifecycle import Lifecycle
 
 BODY_SECONDS = 20.0
-# Of all bodies that are being read or parsed: hostile clients cannot take more memory than this.
+# Of all bodies at once, or as much as a single one may have: hostile clients cannot take more memory than this.
 MAX_BODIES_BYTES = 48 * 2**20
 
 
@@ -29,6 +29,7 @@ class Admission:
         self._lifecycle = lifecycle
         self._places = places
         self._max_body = max_body
+        self._max_bodies = max(MAX_BODIES_BYTES, max_body)
         self._body_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +90,7 @@ class Admission:
             piece = message.get("body", b"")
             if len(body) + len(piece) > self._max_body:
                 raise self._too_large()
-            if self._body_bytes + len(piece) > MAX_BODIES_BYTES:
+            if self._body_bytes + len(piece) > self._max_bodies:
                 raise unavailable("too many large requests at once")
             body += piece
             self._body_bytes += len(piece)

@@ -46,6 +46,8 @@ class Connection(HttpToolsProtocol):
             self._num_header_bytes += len(data)
             if self._num_header_bytes > MAX_HEADER_BYTES:
                 self._refuse_headers()
+        elif self.cycle is not None and self.cycle.response_complete and self._deadline is None:
+            self._await_headers()  # what is left of a refused body comes: uvicorn has stopped its clock for it
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -167,6 +167,8 @@ class ModelPool:
             await asyncio.sleep(_LOOK_AGAIN_S)
         if worker.is_ready:
             return
+        if worker.state == "restarting":  # it died before it could be unloaded, and is being started already
+            raise unavailable(f"the model {name} is being loaded")
         async with self._may_load:
             started = time.monotonic()
             try:

@@ -167,7 +167,7 @@ class ModelWorker:
         while True:
             started = time.monotonic()
             await self._dispatch(reader)
-            self._state = "restarting"
+            self._state, self.gives_way = "restarting", False
             self._lost(self._stopped)
             status = await self._reap()
             delay = 0.0 if time.monotonic() - started > STEADY_S else delay

@@ -4,7 +4,7 @@
 
 import { fill } from "./answering.js";
 import {
-  add, choose, drop, isRunning, newConversation, newSeed, pathOf, versionsOf,
+  add, choose, drop, isFollowed, isRunning, newConversation, newSeed, pathOf, versionsOf,
 } from "./conversation.js";
 import { models, pause } from "./server.js";
 
@@ -110,7 +110,8 @@ export class Chat extends EventTarget {
   // The same question again. An answer that never began makes room.
   regenerate(message) {
     if (isRunning(message)) return;
-    if (message.failure && !message.content && !message.reasoning) drop(this.current, message);
+    const neverBegan = message.failure && !message.content && !message.reasoning;
+    if (neverBegan && !isFollowed(this.current, message)) drop(this.current, message);
     this.#answer(message.parent);
   }
 

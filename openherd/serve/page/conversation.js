@@ -48,6 +48,10 @@ export function add(conversation, message) {
   return made;
 }
 
+export function isFollowed(conversation, message) {
+  return Object.values(conversation.messages).some(({ parent }) => parent === message.id);
+}
+
 // Takes one message without children away, as an answer that failed before its first word.
 export function drop(conversation, message) {
   delete conversation.messages[message.id];
