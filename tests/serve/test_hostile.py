@@ -17,6 +17,7 @@ from openherd.serve.front.connections import HEADER_SECONDS
 from tests.bounds import only_new_objects
 from tests.serve.client import PARIS, Client
 from tests.serve.conftest import SLACK, Server, serving
+from tests.serve.test_overload import wait_until
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MIB = 2**20
@@ -240,6 +241,23 @@ def test_headers_have_a_limit(strict: Server) -> None:
     url = b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for data in (long, many, endless, url):
         assert exchanged(strict, data).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_pipelined_request_hides_no_client_that_leaves(strict: Server) -> None:
+    body = json.dumps({"messages": PARIS, "max_tokens": 400, "ignore_eos": True}).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % CHAT.encode()
+    both = head + b"Content-Length: %d\r\n\r\n" % len(body) + body + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    cancelled = "openherd_cancelled_requests_total"
+    before = strict.metrics()[cancelled]
+    with strict.raw() as connection:
+        connection.sendall(both)
+        wait_until(lambda: strict.metrics()["openherd_requests"] == 1)
+    assert wait_until(lambda: strict.metrics()[cancelled] == before + 1) < 2, "400 tokens take longer"
+    assert strict.metrics()["openherd_requests"] == 0
+    answer = exchanged(strict, both.replace(b": 400", b":   1"))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer.lower()
+    assert answer.count(b"HTTP/1.1") == 1, "the connection closes behind the answer"
 
 
 def test_the_rest_of_a_refused_body_is_not_waited_for_without_end(strict: Server) -> None:

@@ -2,6 +2,10 @@
 
 Headers have a size and a time limit: a client that sends half a request, or a header without end, is answered and
 closed without a task of ours having been started. Bodies are limited by `admission`.
+
+A request that is sent before the answer to the one before it (pipelined) is not read: the connection closes behind that
+answer, and its client asks again, as RFC 9112 (9.3.2) has it. With a second request waiting, nobody would see that the
+client of the first one went away.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ class Connection(HttpToolsProtocol):
         self._in_headers = False
         self._ended_here = False  # a request, in the piece of data that is being read
         self._num_header_bytes = 0
+        self._is_deaf = False  # what comes now is not read: it was sent too early
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,8 +44,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         self._ended_here = False
         super().data_received(data)
+        if self._is_deaf:
+            return
         # A piece that also holds the end of the request before is not counted: it is one piece of at most 256 KiB.
         if self._in_headers and not self._ended_here and not self.transport.is_closing():
             self._num_header_bytes += len(data)
@@ -50,12 +59,19 @@ class Connection(HttpToolsProtocol):
             self._await_headers()  # what is left of a refused body comes: uvicorn has stopped its clock for it
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        super().on_message_begin()  # what follows is not written into the headers of the request before
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            self._is_deaf = True
+        if self._is_deaf:
+            return
         self._in_headers = True
         if self._deadline is None:
             self._await_headers()
 
     def on_headers_complete(self) -> None:
+        if self._is_deaf:
+            return
         self._stop_waiting()
         self._in_headers = False
         self._num_header_bytes = 0
@@ -65,12 +81,12 @@ class Connection(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.transport.is_closing():
+        if not (self._is_deaf or self.transport.is_closing()):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._ended_here = True
-        if not self.transport.is_closing():
+        if not (self._is_deaf or self.transport.is_closing()):
             super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
