@@ -10,7 +10,6 @@ Ctrl-C; 141 the reader of the output went away.
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from typing import get_args
@@ -90,14 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # SystemExit: how rich takes a broken pipe while it prints help
-        _silence_stdout()
+        output.discard_stdout()
         return READER_GONE
     except Exception as error:
         if sys.flags.dev_mode:
             raise
         output.fail(_from_defect(error), as_json=as_json)
         if isinstance(error, OSError):
-            _silence_stdout()
+            output.discard_stdout()
         return HerdError.exit_status
 
 
@@ -149,8 +148,3 @@ def _from_defect(error: Exception) -> HerdError:
         f"a defect of openherd: {type(error).__name__}: {error}",
         hint="please report it; PYTHONDEVMODE=1 herd ... shows where it is",
     )
-
-
-def _silence_stdout() -> None:
-    """Keep the interpreter's last flush from complaining about the closed pipe or the full disk."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

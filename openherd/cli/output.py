@@ -35,6 +35,12 @@ def prepare_streams() -> None:
         raise HerdError("standard output is closed, so there is nowhere to write the result")
 
 
+def discard_stdout() -> None:
+    """From here on standard output is the null device: a closed pipe or a full disk refused what still waits to be
+    written, and the interpreter's last flush would complain once more and choose the exit status."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def document(value: Any) -> None:
     """One JSON document on one line of standard output; NaN and infinity are refused, as JSON does."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -59,9 +65,10 @@ def fail(error: HerdError, *, as_json: bool) -> None:
     """
     message = str(Exception.__str__(error))
     if as_json:
-        with contextlib.suppress(OSError):  # of a full disk or a pipe without a reader; standard error may still do
-            document({"error": {"type": type(error).__name__, "message": message, "hint": error.hint}})
-            return
+        try:
+            return document({"error": {"type": type(error).__name__, "message": message, "hint": error.hint}})
+        except OSError:  # a full disk or a pipe without a reader; standard error may still do
+            discard_stdout()
     note(f"herd: error: {_one_line(message)}")
     if error.hint:
         note(f"  {_one_line(error.hint)}")

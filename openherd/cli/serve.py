@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json as json_module
 from dataclasses import dataclass
 from functools import partial
@@ -112,8 +111,12 @@ def _serve(configuration: Configuration, *, as_json: bool) -> int:
 
 def _unless_unread(event: dict[str, Any]) -> None:
     """The server goes on, and ends in good order, when nobody reads what it says any more."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         output.document(event)
+    except BrokenPipeError:
+        output.discard_stdout()
+    except OSError:  # a full disk may have room again for this line too
+        pass
 
 
 def _show(configuration: Configuration, *, as_json: bool) -> int:

@@ -141,7 +141,8 @@ def test_a_dead_worker_is_noticed_and_replaced() -> None:
         assert server.stop() == 0
 
 
-def test_it_ends_in_order_when_nobody_reads_what_it_says() -> None:
+def test_it_ends_in_order_when_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with a buffer, unread words are kept for the last flush
     command = [sys.executable, "-m", "openherd", "serve", "--port", "0", "--json", "--offline", "--context", "512"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -179,6 +179,8 @@ def test_home_that_is_a_file(tmp_path: Path) -> None:
 
 
 def _shell(line: str) -> subprocess.CompletedProcess[str]:
+    """Streams keep their buffers, where unwritten words wait for the interpreter's last flush."""
+    line = f"unset PYTHONUNBUFFERED; {line}"
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -198,6 +200,13 @@ def test_closed_and_full_streams(tiny_model: Path, redirection: str, status: int
     assert done.stdout == ""
     assert said in done.stderr
     assert len(done.stderr.splitlines()) <= 1
+
+
+def test_an_error_that_cannot_be_written_keeps_its_exit_status() -> None:
+    done = _shell(f"{' '.join(HERD)} run /no/such/model -p hello --json >/dev/full")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[0] == "herd: error: there is no file or folder /no/such/model"
+    assert "Exception ignored" not in done.stderr
 
 
 def test_output_of_another_encoding(tiny_model: Path) -> None:
