@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "executor.h"
 
@@ -16,6 +17,17 @@ constexpr int64_t kTileReadCost = 2;
 
 // Units of more queries are not cut: prefill has many units, and the records of a tile take room.
 constexpr int64_t kMostCutQueries = 32;
+
+// Rows of a sequence are taken in more chunks, with no fewer rows than this, where threads then share its units (chunk, KV
+// head) evenly and nobody has to merge records of a cut one. Smaller chunks read the tiles too often for what that saves.
+constexpr int64_t kLeastDividedRows = 4;
+
+// `most` bounds the rows of a chunk; there are `rows` in the sequence.
+int64_t rows_of_a_chunk(int64_t rows, int64_t most, int64_t kv_heads, int64_t threads) {
+  const int64_t chunks = (rows + most - 1) / most, step = threads / std::gcd(threads, kv_heads);
+  const int64_t even = (chunks + step - 1) / step * step;
+  return rows < even * kLeastDividedRows ? most : (rows + even - 1) / even;
+}
 
 // Puts one value into column `position` of keys [head_dim][16 positions].
 template <class Element>
@@ -59,9 +71,10 @@ void Executor::divide_attention() {
   const int64_t most = std::clamp<int64_t>(kMostQueries / group, 1, kMostChunkRows);
   std::vector<int64_t> costs{0};  // of one KV head up to each chunk
   for (int64_t seq = 0; seq < batch_.seqs(); ++seq) {
-    const int64_t end = batch_.seq_starts[static_cast<size_t>(seq) + 1];
-    for (int64_t row = batch_.seq_starts[static_cast<size_t>(seq)]; row < end; row += most) {
-      const int64_t rows = std::min(most, end - row), first = batch_.positions[static_cast<size_t>(row)];
+    const int64_t begin = batch_.seq_starts[static_cast<size_t>(seq)], end = batch_.seq_starts[static_cast<size_t>(seq) + 1];
+    const int64_t chunk_rows = rows_of_a_chunk(end - begin, most, shape_.kv_heads, pool_.size());
+    for (int64_t row = begin; row < end; row += chunk_rows) {
+      const int64_t rows = std::min(chunk_rows, end - row), first = batch_.positions[static_cast<size_t>(row)];
       const int64_t tiles = (first + rows + kTileLen - 1) / kTileLen;
       chunks_.push_back({seq, row, rows, first, tiles});
       costs.push_back(costs.back() + tiles * (rows * group + kTileReadCost));

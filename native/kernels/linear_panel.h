@@ -15,8 +15,9 @@ namespace herd::HERD_ISA_NS {
 
 // Columns that pass over a pair of tiles; their activations (64 x 3 K bytes) stay in the second-level cache.
 constexpr int64_t kPanel = 64;
-// With fewer columns unpacking to memory costs more than it saves.
-constexpr int64_t kPanelWorthwhile = 8;
+// With fewer columns unpacking to memory costs more than it saves (8 of them on two Zen 5 cores: 6.0 ms a step with, 5.3
+// without; 16 the same).
+constexpr int64_t kPanelWorthwhile = HERD_VECTOR_BYTES == 64 ? 16 : 8;
 // A slab of two tiles takes 12 KB and the sums 16: together they stay in a first-level cache of 32 KB.
 constexpr int kSlabSteps = kSuperSteps;
 // Tiles and columns computed at once: their dot products and sums fill the registers, and there are enough of them to

@@ -3,9 +3,12 @@ prompt does not stall running answers, and what rows beside a decode cost."""
 
 from __future__ import annotations
 
+from collections import deque
+
 # A step with prompt rows may take this many times a step without: running answers keep under three times their idle
-# latency (a margin for jitter), and the prompt gets 1 - 1/2.5 = 60 % of the time, so it waits at most 1.7 times longer.
-STRETCH = 2.5
+# latency (a margin for jitter), and the prompt gets 1 - 1/2.7 = 63 % of the time, so it waits at most 1.6 times longer,
+# and longer by what small steps cost beside large ones (up to 1.5 times deep in a long prompt).
+STRETCH = 2.7
 # A step of prompt rows alone takes no longer, where it has more than FIRST_ROWS: who arrives meanwhile waits for its
 # end, and so does whoever leaves. On slow machines and with large models that is less than a full batch. (Half of it
 # made prompts of 3,000 tokens 7 % slower where a full batch takes 1.1 to 3 s.)
@@ -16,6 +19,11 @@ LONGEST_STEP_S = 2.0
 MIN_ROWS = 3
 # A first guess, before anything is measured.
 FIRST_ROWS = 64
+# What a step without takes is the third longest of so many: what running answers wait for at the worst, which is what
+# they notice, and no disturbed step. A mean of the last few stands still at whatever they were as long as prompt rows
+# ride along, and times of such short steps scatter (Zen 5: half under 3.9 ms, a tenth over 6.7): from one prompt of
+# 7,900 tokens to the next it waited 1.9 to 3.4 times longer than alone.
+DECODE_STEPS = 32
 # Weight of the newest measurement: half of the memory is the last three steps.
 NEWEST = 0.2
 # A step that takes longer than this times what was expected was disturbed; it counts as if it had taken as much.
@@ -26,32 +34,40 @@ class PrefillPace:
     """Learns the time of a decode step and of a prompt row from the steps themselves."""
 
     def __init__(self) -> None:
-        self._decode_s: float | None = None  # a step of decodes alone
+        self._decodes_s: deque[float] = deque(maxlen=DECODE_STEPS)  # the last steps of decodes alone
         self._row_s: float | None = None  # one more prompt row
+        self._left_over = 0.0  # of the last step's share; of three or four rows much is lost by rounding
 
     def prefill_rows(self, num_decodes: int, room: int) -> int:
         """Prompt rows for a step with `num_decodes` decodes and `room` rows left. Where no decode waits, all that a
         step of bounded time computes."""
         if num_decodes == 0:
             return room if self._row_s is None else min(room, max(FIRST_ROWS, int(LONGEST_STEP_S / self._row_s)))
-        if self._decode_s is None or self._row_s is None:
+        decode_s = self._decode_s
+        if decode_s is None or self._row_s is None:
             return min(room, FIRST_ROWS)
-        rows = int((STRETCH - 1) * self._decode_s / self._row_s)
-        return min(room, max(MIN_ROWS, rows))
+        share = (STRETCH - 1) * decode_s / self._row_s + self._left_over
+        rows = max(MIN_ROWS, int(share))
+        self._left_over = max(0.0, share - rows)
+        return min(room, rows)
 
     def observe(self, seconds: float, num_decodes: int, num_prefill_rows: int) -> None:
         """A step of this make-up took `seconds`."""
         if num_prefill_rows == 0:
-            # A disturbed one must not let more prompt rows in.
-            known = self._decode_s
-            self._decode_s = _blend(known, seconds if known is None else min(seconds, DISTURBED * known))
+            self._decodes_s.append(seconds)
         elif num_prefill_rows < MIN_ROWS:
             return  # its time is that of reading the weights
         elif num_decodes == 0:
             each, known = seconds / num_prefill_rows, self._row_s
             self._row_s = _blend(known, each if known is None else min(each, DISTURBED * known))
-        elif self._decode_s is not None and seconds > self._decode_s:
-            self._row_s = _blend(self._row_s, (seconds - self._decode_s) / num_prefill_rows)
+        elif (decode_s := self._decode_s) is not None and seconds > decode_s:
+            self._row_s = _blend(self._row_s, (seconds - decode_s) / num_prefill_rows)
+
+    @property
+    def _decode_s(self) -> float | None:
+        """A step of decodes alone; None before there was one."""
+        longest = sorted(self._decodes_s)[-3:]
+        return longest[0] if longest else None
 
 
 # What each further row of a step costs, as a part of a step of one row, until steps of several rows were seen. Measured
