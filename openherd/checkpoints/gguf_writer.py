@@ -62,8 +62,12 @@ def write_gguf(
     *,
     progress: OnProgress | None = None,
     resume_key: str | None = None,
+    late_keys: Callable[[], Mapping[str, KeyValue]] | None = None,
 ) -> int:
     """Write a model file, atomically; see `new_file` for `resume_key`, and for the number returned.
+
+    `late_keys`, asked when the tensors are written, gives values of `keys` that were not known before and take as many
+    bytes.
 
     A key's type is that of a NumPy scalar or array; a plain whole number becomes the first of uint32, int32, uint64
     and int64 that holds it, a plain float float32, a list an array of strings. Tensors are aligned to the key
@@ -76,10 +80,22 @@ def write_gguf(
     for tensor in tensors:
         offsets.append(end)
         end += -(-tensor.nbytes // alignment) * alignment
-    head = _head(keys, tensors, offsets)
-    head += bytes(-len(head) % alignment)
+
+    def head_of(keys: Mapping[str, KeyValue]) -> bytes:
+        head = _head(keys, tensors, offsets)
+        return bytes(head + bytes(-len(head) % alignment))
+
+    head = head_of(keys)
     pieces = [Piece(t.name, len(head) + o, t.nbytes, t.chunks) for t, o in zip(tensors, offsets, strict=True)]
-    return write_new_file(path, bytes(head), pieces, size=len(head) + end, on_progress=progress, resume_key=resume_key)
+    return write_new_file(
+        path,
+        head,
+        pieces,
+        size=len(head) + end,
+        on_progress=progress,
+        resume_key=resume_key,
+        final_head=None if late_keys is None else lambda: head_of({**keys, **late_keys()}),
+    )
 
 
 def _alignment(value: KeyValue) -> int:

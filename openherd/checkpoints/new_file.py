@@ -67,17 +67,28 @@ def write_new_file(
     size: int,
     on_progress: OnProgress | None = None,
     resume_key: str | None = None,
+    final_head: Callable[[], bytes] | None = None,
 ) -> int:
     """Write `head`, then the pieces at their offsets, with zeros between them and after them up to `size` bytes.
 
-    Returns how many pieces were taken over from an interrupted run.
+    Returns how many pieces were taken over from an interrupted run. `final_head`, asked when the pieces are written,
+    gives as many bytes to stand in the place of `head`.
 
     Pieces lie in order and do not overlap. An existing file of that name is replaced at the very end. Raises
     OutputError (no space, no permission, another run at work); what a piece's `chunks` raises goes through.
     """
     partial = _partial(path, resume_key)
     try:
-        kept = fill_file(partial, head, pieces, size=size, on_progress=on_progress, resume_key=resume_key, named=path)
+        kept = fill_file(
+            partial,
+            head,
+            pieces,
+            size=size,
+            on_progress=on_progress,
+            resume_key=resume_key,
+            final_head=final_head,
+            named=path,
+        )
         with explained(path, size):
             os.replace(partial, path)
             sync_folder(path.parent)
@@ -97,6 +108,7 @@ def fill_file(
     size: int,
     on_progress: OnProgress | None = None,
     resume_key: str | None = None,
+    final_head: Callable[[], bytes] | None = None,
     named: Path | None = None,
 ) -> int:
     """`write_new_file` without the change of name, for a file whose folder is what appears whole: the file and its
@@ -111,6 +123,8 @@ def fill_file(
         _require_space(named, size - (pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else 0))
         try:
             _write(file, head, pieces, kept, size, journal, on_progress)
+            if final_head is not None:
+                _write_again(file, head, final_head())
         except InputError:  # while the lock is held: nobody else can have begun to use it
             path.unlink(missing_ok=True)
             forget_journal(path)
@@ -193,6 +207,13 @@ def _write(
         if on_progress:
             on_progress(Progress(piece.name, piece.offset + piece.nbytes, size))
     file.truncate(size)
+
+
+def _write_again(file: BinaryIO, head: bytes, final: bytes) -> None:
+    if len(final) != len(head):
+        raise ValueError(f"a head of {len(head)} bytes cannot become one of {len(final)}")
+    file.seek(0)
+    file.write(final)
 
 
 class _Journal:

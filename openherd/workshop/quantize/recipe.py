@@ -21,11 +21,18 @@ SEARCH_REVISION = 1
 MAX_HASHED_BYTES = 2 << 30
 
 
-def digest_of(source: Source) -> str | None:
-    """What names the source beyond its name; None for many files and for a large one."""
-    if len(source.files) == 1 and source.nbytes <= MAX_HASHED_BYTES:
-        return sha256_of(source.files[0])
-    return None
+# In the place of a digest until it is known.
+NO_DIGEST_YET = "0" * 64
+
+
+def is_hashed(source: Source) -> bool:
+    """Whether a digest names the source beyond its name; not many files, nor a large one."""
+    return len(source.files) == 1 and source.nbytes <= MAX_HASHED_BYTES
+
+
+def digest_of(source: Source) -> str:
+    """Of a source that `is_hashed`."""
+    return sha256_of(source.files[0])
 
 
 def recipe(

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from openherd.checkpoints import open_checkpoint
-from openherd.checkpoints.gguf_writer import write_gguf
+from openherd.checkpoints.gguf_writer import KeyValue, write_gguf
 from openherd.checkpoints.new_file import Progress as Written
 from openherd.errors import CapacityError, InputError, OutputError, UnsupportedError
 from openherd.options import EngineOptions
@@ -22,7 +22,7 @@ from openherd.workshop.golden.places import KEY, golden_of
 from openherd.workshop.golden.record import record
 from openherd.workshop.importance import Importance, read_importance, write_importance
 from openherd.workshop.quantize.mixes import find_mix
-from openherd.workshop.quantize.recipe import digest_of, recipe, recipe_keys
+from openherd.workshop.quantize.recipe import NO_DIGEST_YET, digest_of, is_hashed, recipe, recipe_keys
 from openherd.workshop.quantize.report import Evaluation, Report
 from openherd.workshop.quantize.source import Source, open_source
 from openherd.workshop.quantize.tensors import TensorQuantizer
@@ -62,19 +62,26 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
     started = perf_counter()
     source = open_source(resolve(ref, offline=offline, progress=progress))
     _check(source, out, options)
-    with ThreadPoolExecutor(1) as beside:
-        digest = beside.submit(digest_of, source)  # half a second for each gigabyte, while others work
-        importance = _importance(source, options, progress)
-        quantizer = TensorQuantizer(mix, source.shape, importance, options.threads)
-        planned = [quantizer.plan(tensor) for tensor in source.tensors]
-        golden = {KEY: _golden(source, options, progress)} if options.golden else {}
-        document = recipe(source, digest.result(), mix, planned, importance)
+    importance = _importance(source, options, progress)
+    quantizer = TensorQuantizer(mix, source.shape, importance, options.threads)
+    planned = [quantizer.plan(tensor) for tensor in source.tensors]
+    golden = {KEY: _golden(source, options, progress)} if options.golden else {}
+    document = recipe(source, NO_DIGEST_YET if is_hashed(source) else None, mix, planned, importance)
     keys = {**source.keys, **recipe_keys(mix, document, importance), **golden}
     progress.say(f"quantising {source.name} to {mix.name}")
-    try:
-        write_gguf(out, keys, planned, progress=_shown(progress))
-    finally:
-        progress.finish()
+    with ThreadPoolExecutor(1) as beside:
+        # Half a second for each gigabyte on one core, which the first tensors need not wait for.
+        digest = beside.submit(digest_of, source) if is_hashed(source) else None
+
+        def late_keys() -> dict[str, KeyValue]:
+            if digest is not None:
+                document["source"]["sha256"] = digest.result()
+            return recipe_keys(mix, document, importance)
+
+        try:
+            write_gguf(out, keys, planned, progress=_shown(progress), late_keys=late_keys)
+        finally:
+            progress.finish()
     return Report(
         source=source.path,
         source_bytes=source.nbytes,

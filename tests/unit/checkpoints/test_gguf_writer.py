@@ -111,6 +111,23 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     assert len(digests) == 1
 
 
+def test_a_value_that_is_known_when_the_tensors_are_written(tmp_path: Path) -> None:
+    written: list[str] = []
+
+    def late_keys() -> dict[str, KeyValue]:
+        assert written == [tensor.name for tensor in tensors()]
+        return {"a.text": "known now"}
+
+    late, plain = tmp_path / "late.gguf", tmp_path / "plain.gguf"
+    early = {**keys(), "a.text": "not known"}
+    write_gguf(late, early, tensors(), late_keys=late_keys, progress=lambda done: written.append(done.name))
+    write_gguf(plain, {**keys(), "a.text": "known now"}, tensors())
+    assert late.read_bytes() == plain.read_bytes()
+    with pytest.raises(ValueError, match="cannot become one of"):
+        write_gguf(tmp_path / "x.gguf", early, tensors(), late_keys=lambda: {"a.text": "x" * 1000})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["late.gguf", "plain.gguf"]
+
+
 def test_keys_copied_from_another_file_keep_their_bytes(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     source.write_bytes(tiny_llama().build())
