@@ -11,6 +11,12 @@ home=${OPENHERD_PEERS:-.peers}
 llama=llama-cpp-python==0.3.36
 mkdir -p "$home"
 
+# Compilers drop most of the settings that this version of llama.cpp stores for the matrix unit, and it then crashes with
+# the first prompt on processors that have one (llama.cpp's pull request 26954). Told to leave stores alone, they do not.
+if grep -qs amx_int8 /proc/cpuinfo; then
+  export CXXFLAGS="${CXXFLAGS:-} -fno-tree-dse -fno-dse"
+fi
+
 # part NAME COMMAND...: unless it was finished before, empty the folder and run the command
 part() {
   name=$1

@@ -74,8 +74,10 @@ class Executor {
   void pick_rows(const Operation& op);
 
   void linear(const Operation& op);
-  void linear_tiles(const Operation& op, Range tiles, int thread);
-  void linear_part(const Operation& op, size_t map, Range tiles, const uint8_t* next);
+  void linear_places(const Operation& op, Range places, int64_t panels, int thread);
+  // These tiles of all maps, and of one map, for some rows of x.
+  void linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next);
+  void linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next);
   void add_adapters(const Operation& op, size_t map);
   void add_adapter(const Operation& op, size_t map, const LowRankAdapter& adapter, const LowRankPair& pair,
                    const std::vector<int64_t>& rows);

@@ -6,27 +6,47 @@
 
 namespace herd {
 
+// Threads divide a line of places: the tiles of all maps for the first panel of rows, then for the second, and so on. So
+// a thread stays with few rows, whose activations it keeps in its own cache, and takes all weights past them. With one
+// panel the places are the tiles.
 void Executor::linear(const Operation& op) {
-  if (rows_of(at(op.reads[0])) == 0) return;
+  const int64_t rows = rows_of(at(op.reads[0]));
+  if (rows == 0) return;
+  const int64_t panels = (rows + kPanelRows - 1) / kPanelRows, places = panels * op.parts.back();
   for (int thread = 0; thread < pool_.size(); ++thread) {
     const auto t = static_cast<size_t>(thread);
-    tile_shares_.set(thread, op.parts[t], op.parts[t + 1]);
+    const Range part = panels == 1 ? Range{op.parts[t], op.parts[t + 1]} : partition(places, 2, thread, pool_.size());
+    tile_shares_.set(thread, part.begin, part.end);
   }
   spread(op, [&](int thread) {
-    for (Range tiles = tile_shares_.take(thread); tiles.begin < tiles.end; tiles = tile_shares_.take(thread))
-      linear_tiles(op, tiles, thread);
+    for (Range run = tile_shares_.take(thread); run.begin < run.end; run = tile_shares_.take(thread))
+      linear_places(op, run, panels, thread);
   });
   if (!adapted_) return;
   for (size_t map = 0; map < op.weights.size(); ++map) add_adapters(op, map);
 }
 
-void Executor::linear_tiles(const Operation& op, Range tiles, int thread) {
-  const uint8_t* const next = read_after(op, tiles, thread);
+void Executor::linear_places(const Operation& op, Range places, int64_t panels, int thread) {
+  // As even as kernels for a few rows at once like it.
+  constexpr int64_t kGrain = 4;
+  const int64_t rows = rows_of(at(op.reads[0])), tiles = op.parts.back();
+  const int64_t panel_rows = ((rows + panels - 1) / panels + kGrain - 1) / kGrain * kGrain;
+  for (int64_t begin = places.begin; begin < places.end;) {
+    const int64_t panel = begin / tiles, end = std::min(places.end, (panel + 1) * tiles);
+    const Range part{begin - panel * tiles, end - panel * tiles};
+    const Range of_x{std::min(panel * panel_rows, rows), std::min((panel + 1) * panel_rows, rows)};
+    const uint8_t* next = end < places.end ? tile_bytes(op, 0).data : read_after(op, part, thread);
+    if (of_x.begin < of_x.end) linear_tiles(op, part, of_x, next);
+    begin = end;
+  }
+}
+
+void Executor::linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next) {
   int64_t before = 0;  // tiles of the maps up to this one
   for (size_t map = 0; map < op.weights.size(); ++map) {
     const int64_t count = model_.weights_.matrices[static_cast<size_t>(op.weights[map])].tiles();
     const Range part{std::clamp<int64_t>(tiles.begin - before, 0, count), std::clamp<int64_t>(tiles.end - before, 0, count)};
-    if (part.begin < part.end) linear_part(op, map, part, next);
+    if (part.begin < part.end) linear_part(op, map, part, rows, next);
     before += count;
   }
 }
@@ -47,7 +67,7 @@ const uint8_t* Executor::read_after(const Operation& op, Range tiles, int thread
   return next == nullptr ? nullptr : tile_bytes(*next, next->parts[t]).data;
 }
 
-void Executor::linear_part(const Operation& op, size_t map, Range tiles, const uint8_t* next) {
+void Executor::linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next) {
   const PackedWeight& w = model_.weights_.matrices[static_cast<size_t>(op.weights[map])];
   const Buffer &x = at(op.reads[0]), &y = at(op.writes[map]);
   LinearJob job{};
@@ -55,11 +75,11 @@ void Executor::linear_part(const Operation& op, size_t map, Range tiles, const u
   job.tile_begin = tiles.begin;
   job.tile_end = tiles.end;
   job.next = next;
-  job.rows = rows_of(x);
-  job.x = x.f32;
+  job.rows = rows.end - rows.begin;
+  job.x = x.f32 == nullptr ? nullptr : x.row(rows.begin);
   job.x_stride = x.width;
-  job.xq = x.q8;
-  job.y = y.f32;
+  job.xq = x.q8 == nullptr ? nullptr : x.q8_row(rows.begin);
+  job.y = y.row(rows.begin);
   job.y_stride = y.width;
   if (op.biases[map] != kNone) job.bias = model_.weights_.vectors[static_cast<size_t>(op.biases[map])].data();
   if (op.residuals[map] != kNone) {
@@ -67,7 +87,7 @@ void Executor::linear_part(const Operation& op, size_t map, Range tiles, const u
     const int64_t begin = tiles.begin * kTileRows, end = std::min(tiles.end * kTileRows, w.rows());
     const Buffer& residual = at(op.residuals[map]);
     if (residual.f32 != y.f32)
-      for (int64_t row = 0; row < job.rows; ++row)
+      for (int64_t row = rows.begin; row < rows.end; ++row)
         std::copy(residual.row(row) + begin, residual.row(row) + end, y.row(row) + begin);
   }
   linear_.linear(job);

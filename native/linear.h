@@ -38,6 +38,10 @@ constexpr int kFineBits = 7;
 // Blocks of one row of K activations.
 constexpr int64_t activation_blocks(int64_t cols) { return (cols + kActivationBlock - 1) / kActivationBlock; }
 
+// Rows of x that pass over the weights together where there are many; their activations (64 x 3 K bytes) stay in the
+// second-level cache.
+constexpr int64_t kPanelRows = 64;
+
 // y[t][n] for t in 0..rows-1 and all n of tiles [tile_begin, tile_end).
 struct LinearJob {
   PackedView weight;

@@ -13,8 +13,8 @@
 
 namespace herd::HERD_ISA_NS {
 
-// Columns that pass over a pair of tiles; their activations (64 x 3 K bytes) stay in the second-level cache.
-constexpr int64_t kPanel = 64;
+// Columns that pass over a pair of tiles.
+constexpr int64_t kPanel = kPanelRows;
 // With fewer columns unpacking to memory costs more than it saves (8 of them on two Zen 5 cores: 6.0 ms a step with, 5.3
 // without; 16 the same).
 constexpr int64_t kPanelWorthwhile = HERD_VECTOR_BYTES == 64 ? 16 : 8;
