@@ -71,6 +71,7 @@ bool Executor::shared(const Operation& op) const {
     case OpKind::keep:
     case OpKind::experts: return true;
     case OpKind::linear: return rows_of(at(op.reads[0])) > 0;
+    case OpKind::store_kv: return store_shared();
     case OpKind::attention: return attention_shared();
     default: return shared(at(op.writes.empty() ? op.reads[0] : op.writes[0]));
   }

@@ -111,7 +111,14 @@ size_t cut_records_floats(const ModelShape& shape, int64_t max_context, int thre
 }
 
 void Executor::store_kv(const Operation& op) {
-  for_rows(at(op.reads[0]), [&](int64_t row, float* scratch) { store_row(op, row, scratch); });
+  const auto part = [&](Range rows, int thread) {
+    for (int64_t row = rows.begin; row < rows.end; ++row) store_row(op, row, model_.scratch(thread));
+  };
+  if (store_shared()) {
+    pool_.run([&](int thread) { part(partition(batch_.rows(), 1, thread, pool_.size()), thread); });
+  } else {
+    part({0, batch_.rows()}, 0);
+  }
 }
 
 void Executor::store_row(const Operation& op, int64_t row, float* scratch) {

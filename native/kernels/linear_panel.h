@@ -66,13 +66,9 @@ HERD_INLINE void unpack_slab(const LinearJob& job, int64_t tile, int64_t first_s
     const size_t at = static_cast<size_t>(first_step) * kLayout.step_bytes();
     const size_t scales = job.weight.scales_offset + record;
     const uint8_t* from = job.weight.data + static_cast<size_t>(tile + r) * job.weight.tile_bytes;
-    const uint8_t* fetched = fetched_during(job, tile + r + kTiles - 1);
     for (int s = 0; s < steps; ++s) {
       const size_t step = at + static_cast<size_t>(s) * kLayout.step_bytes();
       const size_t scale = scales + static_cast<size_t>(s / kLayout.record_steps()) * kLayout.record_bytes();
-      for (int line = 0; line < kLayout.step_bytes(); line += 64)
-        __builtin_prefetch(fetched + step + line, 0, kSecondLevel);
-      if (s % kLayout.record_steps() == 0) __builtin_prefetch(fetched + scale, 0, kSecondLevel);
       W w;
       unpack_codes<kType>(from + step, w);
       unpack_scales<kType>(from + scale, s % kLayout.record_steps(), w);
@@ -84,6 +80,42 @@ HERD_INLINE void unpack_slab(const LinearJob& job, int64_t tile, int64_t first_s
     }
   }
 }
+
+// The weights of the same slab of the tiles that come after these, asked for a part at a time while columns are computed:
+// all at once they would fill the queue of misses and hold the columns up.
+template <BlockType kType, int kTiles>
+class SlabFetch {
+ public:
+  SlabFetch(const LinearJob& job, int64_t tile, int64_t first_step, int steps, int parts) : parts_(parts) {
+    constexpr TileLayout kLayout = tile_layout(kType);
+    const int64_t first_record = first_step / kLayout.record_steps();
+    code_lines_ = static_cast<int>(steps * kLayout.step_bytes() / kLine);
+    record_lines_ = (steps / kLayout.record_steps() + 1) * kLayout.record_bytes() / kLine + 1;
+    for (int r = 0; r < kTiles; ++r) {
+      const uint8_t* fetched = fetched_during(job, tile + r + kTiles - 1);
+      codes_[r] = fetched + first_step * kLayout.step_bytes();
+      records_[r] = fetched + job.weight.scales_offset + static_cast<size_t>(first_record) * kLayout.record_bytes();
+    }
+  }
+
+  HERD_INLINE void part(int number) const {
+    for (int r = 0; r < kTiles; ++r) {
+      ask(codes_[r], code_lines_, number);
+      ask(records_[r], record_lines_, number);
+    }
+  }
+
+ private:
+  static constexpr int kLine = 64;
+  HERD_INLINE void ask(const uint8_t* from, int lines, int number) const {
+    for (int line = lines * number / parts_; line < lines * (number + 1) / parts_; ++line)
+      __builtin_prefetch(from + line * kLine, 0, kSecondLevel);
+  }
+
+  const uint8_t* codes_[kTiles];
+  const uint8_t* records_[kTiles];
+  int code_lines_, record_lines_, parts_;
+};
 
 // dots[c][r] = codes of sub-block h of a step times the codes of block *x[c].
 template <BlockType kType, int kTiles, int kCols, class Kind>
@@ -188,9 +220,12 @@ void run_panel_tiles(const LinearJob& job, int64_t tile, int64_t t, int64_t end)
     const int n = steps - first < kSlabSteps ? static_cast<int>(steps - first) : kSlabSteps;
     unpack_slab<kType, kTiles>(job, tile, first, n, slab);
     const ActivationBlock* x = job.xq + t * steps + first;
+    const SlabFetch<kType, kTiles> fetch(job, tile, first, n, columns / kPanelColumns);
     int c = 0;
-    for (; c + kPanelColumns <= columns; c += kPanelColumns)
+    for (; c + kPanelColumns <= columns; c += kPanelColumns) {
+      fetch.part(c / kPanelColumns);
       add_coarse<kType, kTiles, kPanelColumns>(slab, n, x + c * steps, steps, c, panel);
+    }
     if constexpr (kPanelColumns > 2)
       if (c + 2 <= columns) add_coarse<kType, kTiles, 2>(slab, n, x + c * steps, steps, c, panel), c += 2;
     for (; c < columns; ++c) add_coarse<kType, kTiles, 1>(slab, n, x + c * steps, steps, c, panel);
