@@ -86,35 +86,35 @@ HERD_INLINE void unpack_slab(const LinearJob& job, int64_t tile, int64_t first_s
 template <BlockType kType, int kTiles>
 class SlabFetch {
  public:
-  SlabFetch(const LinearJob& job, int64_t tile, int64_t first_step, int steps, int parts) : parts_(parts) {
+  SlabFetch(const LinearJob& job, int64_t tile, int64_t first_step, int steps, int parts) {
     constexpr TileLayout kLayout = tile_layout(kType);
     const int64_t first_record = first_step / kLayout.record_steps();
-    code_lines_ = static_cast<int>(steps * kLayout.step_bytes() / kLine);
-    record_lines_ = (steps / kLayout.record_steps() + 1) * kLayout.record_bytes() / kLine + 1;
+    const int records = (steps + kLayout.record_steps() - 1) / kLayout.record_steps();
     for (int r = 0; r < kTiles; ++r) {
       const uint8_t* fetched = fetched_during(job, tile + r + kTiles - 1);
-      codes_[r] = fetched + first_step * kLayout.step_bytes();
-      records_[r] = fetched + job.weight.scales_offset + static_cast<size_t>(first_record) * kLayout.record_bytes();
+      codes_[r] = Lines(fetched + first_step * kLayout.step_bytes(), steps * kLayout.step_bytes(), parts);
+      records_[r] = Lines(fetched + job.weight.scales_offset + static_cast<size_t>(first_record) * kLayout.record_bytes(),
+                          records * kLayout.record_bytes(), parts);
     }
   }
 
-  HERD_INLINE void part(int number) const {
-    for (int r = 0; r < kTiles; ++r) {
-      ask(codes_[r], code_lines_, number);
-      ask(records_[r], record_lines_, number);
-    }
+  HERD_INLINE void ask_for_part() {
+    HERD_FOR_TILES(r) codes_[r].ask(), records_[r].ask();
   }
 
  private:
-  static constexpr int kLine = 64;
-  HERD_INLINE void ask(const uint8_t* from, int lines, int number) const {
-    for (int line = lines * number / parts_; line < lines * (number + 1) / parts_; ++line)
-      __builtin_prefetch(from + line * kLine, 0, kSecondLevel);
-  }
-
-  const uint8_t* codes_[kTiles];
-  const uint8_t* records_[kTiles];
-  int code_lines_, record_lines_, parts_;
+  struct Lines {
+    const uint8_t* from;
+    int left, at_once;
+    Lines() = default;
+    Lines(const uint8_t* begin, int bytes, int parts) : from(begin), left((bytes + 63) / 64), at_once((left + parts - 1) / parts) {}
+    HERD_INLINE void ask() {
+      const int n = left < at_once ? left : at_once;
+      for (int line = 0; line < n; ++line, from += 64) __builtin_prefetch(from, 0, kSecondLevel);
+      left -= n;
+    }
+  };
+  Lines codes_[kTiles], records_[kTiles];
 };
 
 // dots[c][r] = codes of sub-block h of a step times the codes of block *x[c].
@@ -220,10 +220,10 @@ void run_panel_tiles(const LinearJob& job, int64_t tile, int64_t t, int64_t end)
     const int n = steps - first < kSlabSteps ? static_cast<int>(steps - first) : kSlabSteps;
     unpack_slab<kType, kTiles>(job, tile, first, n, slab);
     const ActivationBlock* x = job.xq + t * steps + first;
-    const SlabFetch<kType, kTiles> fetch(job, tile, first, n, columns / kPanelColumns);
+    SlabFetch<kType, kTiles> next(job, tile, first, n, columns / kPanelColumns);
     int c = 0;
     for (; c + kPanelColumns <= columns; c += kPanelColumns) {
-      fetch.part(c / kPanelColumns);
+      next.ask_for_part();
       add_coarse<kType, kTiles, kPanelColumns>(slab, n, x + c * steps, steps, c, panel);
     }
     if constexpr (kPanelColumns > 2)

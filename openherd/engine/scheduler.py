@@ -145,6 +145,8 @@ class Scheduler:
         num_preempted = self._stats.num_preemptions
         self._schedule_decodes(schedule)
         self._schedule_drafts(schedule)
+        if not self.waiting and schedule.num_decodes == len(self.running):
+            return schedule  # no prompt, which is nearly every step
         room = self._max_batch_tokens - schedule.num_decodes - schedule.num_drafted
         rows = self.pace.prefill_rows(schedule.num_decodes, room)
         score_rows = self._max_score_rows - schedule.num_drafted
