@@ -148,7 +148,8 @@ class Scheduler:
         if not self.waiting and schedule.num_decodes == len(self.running):
             return schedule  # no prompt, which is nearly every step
         room = self._max_batch_tokens - schedule.num_decodes - schedule.num_drafted
-        rows = self.pace.prefill_rows(schedule.num_decodes, room)
+        num_prompts = len(self.running) - schedule.num_decodes + min(len(self.waiting), len(self._slots))
+        rows = self.pace.prefill_rows(schedule.num_decodes, num_prompts, room)
         score_rows = self._max_score_rows - schedule.num_drafted
         for seq in self.running:
             if seq.num_pending > 1 and rows:

@@ -140,7 +140,7 @@ def test_d1_under_preemption(subject: Subject, alone: list[Answer]) -> None:
     engine = subject.start(num_blocks=20, max_seqs=16, max_batch_tokens=256)
     # How many prompt rows ride along follows from times measured here: on a disturbed machine sequences may then start
     # so far apart that none must give way.
-    engine._scheduler.pace.prefill_rows = lambda num_decodes, room: room  # type: ignore[method-assign]
+    engine._scheduler.pace.prefill_rows = lambda num_decodes, num_prompts, room: room  # type: ignore[method-assign]
     assert_bit_equal(shuffled(engine, subject.requests, seed=3), alone)
     assert engine.stats.num_preemptions > 0
     assert engine.stats.num_evicted_blocks > 0

@@ -258,15 +258,27 @@ def test_any_load_on_any_pool_answers_rightly(
 
 def test_prompt_rows_are_rationed_while_answers_run() -> None:
     pace = PrefillPace()
-    assert pace.prefill_rows(num_decodes=0, room=512) == 512
+    assert pace.prefill_rows(num_decodes=0, num_prompts=1, room=512) == 512
     for _ in range(50):
         pace.observe(0.010, num_decodes=4, num_prefill_rows=0)
         pace.observe(0.100, num_decodes=0, num_prefill_rows=500)
-    assert pace.prefill_rows(num_decodes=4, room=508) == 85  # 1.7 decode steps of 10 ms, at 0.2 ms a row
+    assert pace.prefill_rows(num_decodes=4, num_prompts=1, room=508) == 85  # 1.7 decode steps of 10 ms, at 0.2 ms a row
     for _ in range(50):
         pace.observe(0.010 + 85 * 0.0004, num_decodes=4, num_prefill_rows=85)  # a longer context costs more
-    assert pace.prefill_rows(num_decodes=4, room=508) == 42
-    assert pace.prefill_rows(num_decodes=4, room=10) == 10
+    assert pace.prefill_rows(num_decodes=4, num_prompts=1, room=508) == 42
+    assert pace.prefill_rows(num_decodes=4, num_prompts=1, room=10) == 10
+
+
+def test_a_crowd_of_prompts_is_not_held_up_by_few_answers() -> None:
+    pace = PrefillPace()
+    for _ in range(10):
+        pace.observe(0.004, num_decodes=2, num_prefill_rows=0)
+        pace.observe(0.004 + 6 * 0.001, num_decodes=2, num_prefill_rows=6)
+    given = [pace.prefill_rows(num_decodes=8, num_prompts=prompts, room=500) for prompts in (1, 2, 3, 4, 5, 8, 30)]
+    assert given == [6, 7, 48, 64, 80, 100, 100]  # a tenth of a second's at most
+    assert pace.prefill_rows(num_decodes=40, num_prompts=12, room=500) < 10
+    assert pace.prefill_rows(num_decodes=1, num_prompts=2, room=500) < 10
+    assert pace.prefill_rows(num_decodes=8, num_prompts=30, room=50) == 50
 
 
 def test_prompt_rows_keep_to_what_answers_wait_for_at_the_worst() -> None:
@@ -279,7 +291,7 @@ def test_prompt_rows_keep_to_what_answers_wait_for_at_the_worst() -> None:
     pace.observe(0.004, num_decodes=4, num_prefill_rows=0)
     for _ in range(50):
         pace.observe(0.006 + 4 * 0.003, num_decodes=4, num_prefill_rows=4)
-    given = [pace.prefill_rows(num_decodes=4, room=508) for _ in range(11)]
+    given = [pace.prefill_rows(num_decodes=4, num_prompts=1, room=508) for _ in range(11)]
     assert set(given) == {3, 4}
     assert sum(given) == 37  # of 37.4, 1.7 x 6 ms at 3 ms a row each: a fraction of a row is not lost
 
@@ -289,13 +301,15 @@ def test_a_step_of_prompt_rows_alone_is_bounded_in_time() -> None:
     pace = PrefillPace()
     for _ in range(40):
         pace.observe(5.0, num_decodes=0, num_prefill_rows=500)
-    assert pace.prefill_rows(num_decodes=0, room=512) == 200  # two seconds', at 10 ms each
+    assert pace.prefill_rows(num_decodes=0, num_prompts=1, room=512) == 200  # two seconds', at 10 ms each
     pace.observe(90.0, num_decodes=0, num_prefill_rows=100)
-    assert pace.prefill_rows(num_decodes=0, room=512) == 181
+    assert pace.prefill_rows(num_decodes=0, num_prompts=1, room=512) == 181
     for _ in range(60):
         pace.observe(64.0, num_decodes=0, num_prefill_rows=64)
-    assert pace.prefill_rows(num_decodes=0, room=512) == 64, "fewer would read all weights for little work"
-    assert pace.prefill_rows(num_decodes=0, room=20) == 20
+    assert pace.prefill_rows(num_decodes=0, num_prompts=1, room=512) == 64, (
+        "fewer would read all weights for little work"
+    )
+    assert pace.prefill_rows(num_decodes=0, num_prompts=1, room=20) == 20
     for _ in range(60):
         pace.observe(0.1, num_decodes=0, num_prefill_rows=64)
-    assert pace.prefill_rows(num_decodes=0, room=512) == 512
+    assert pace.prefill_rows(num_decodes=0, num_prompts=1, room=512) == 512
