@@ -25,8 +25,8 @@ FIRST_ROWS = 64
 # token after 2.3 s; with it 390 to 450 and 0.6 s, 32 users 298 -> 430 to 500).
 CROWD = 3
 CROWD_TO_ANSWERS = 0.3
-# What a crowd as large as the answers gets: where a row costs least, kernels take 64 together and threads share them. An
-# answer waits no longer for it than this, where its own share is not more.
+# What a crowd as large as the answers gets: where a row costs least, kernels take 64 together and threads share them.
+# An answer waits no longer for it than this, where its own share is not more.
 CROWD_ROWS = 128
 CROWD_STEP_S = 0.1
 # What a step without takes is the third longest of so many: what running answers wait for at the worst, which is what
