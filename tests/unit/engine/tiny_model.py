@@ -99,7 +99,7 @@ class Answer:
             self.prompt_logprobs = output.prompt_logprobs
 
 
-def drain(engine: Engine, limit: int = 20_000) -> dict[int, Answer]:
+def drain(engine: Engine, limit: int = 20_000, *, after_step: Callable[[], None] = lambda: None) -> dict[int, Answer]:
     """Step until nothing is left; every answer that ended on the way, by sequence id."""
     answers: dict[int, Answer] = {}
     for _ in range(limit):
@@ -107,13 +107,14 @@ def drain(engine: Engine, limit: int = 20_000) -> dict[int, Answer]:
             return answers
         for output in engine.step():
             answers.setdefault(output.seq_id, Answer()).take(output)
+        after_step()
     raise AssertionError(f"the engine still has work after {limit} steps")
 
 
-def run(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+def run(engine: Engine, requests: Sequence[Request], *, after_step: Callable[[], None] = lambda: None) -> list[Answer]:
     """Run these requests together; their answers in order."""
     seq_ids = [engine.add_request(request) for request in requests]
-    answers = drain(engine)
+    answers = drain(engine, after_step=after_step)
     return [answers[seq_id] for seq_id in seq_ids]
 
 
