@@ -173,14 +173,19 @@ HERD_INLINE f32x16 select(const i32x16& mask, const f32x16& a, const f32x16& b) 
   return r;
 }
 
+// Whether any lane is true.
+HERD_INLINE bool any(const i32x16& mask) {
+  uint64_t words[8], all = 0;
+  store_bytes(words, mask);
+  for (const uint64_t word : words) all |= word;
+  return all != 0;
+}
+
 HERD_INLINE i32x16 max(const i32x16& a, const i32x16& b) {
   i32x16 r;
   HERD_FOR_PARTS(i) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
   return r;
 }
-// a > b ? a : b, hence b where either is NaN.
-HERD_INLINE f32x16 max(const f32x16& a, const f32x16& b) { return select(a > b, a, b); }
-HERD_INLINE f32x16 min(const f32x16& a, const f32x16& b) { return select(a < b, a, b); }
 
 HERD_INLINE f32x16 to_f32(const i32x16& a) {
   f32x16 r;
@@ -192,6 +197,7 @@ HERD_INLINE f32x16 to_f32(const i32x16& a) {
 
 // Each supplies, for its registers:
 //   f32x16 fma(a, b, c)                a * b + c; rounded once where the machine can, twice on `portable`
+//   f32x16 max(a, b), min(a, b)        a > b ? a : b, hence b where either is NaN; likewise a < b ? a : b
 //   i32x16 to_i32(f32x16)              nearest, ties to even; |x| < 2^22
 //   f32x16 load_f16(const uint16_t*)   16 IEEE halves; store_f16(uint16_t*, f32x16) rounds to nearest, ties to even
 //   i32x16 load_u8(const uint8_t*), load_s8(const int8_t*)   16 bytes widened

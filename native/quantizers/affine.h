@@ -35,10 +35,14 @@ BlockSums block_sums(const Lanes<kLen>& b, const AffineRange& range) {
   return s;
 }
 
-// The best line for codes with these sums of w q, w q^2 and w x q, and in `gain` how much less than the sum of w x^2
-// its error is.
-HERD_INLINE Line best_line(const BlockSums& s, const f32x16& q, const f32x16& qq, const f32x16& xq,
-                           const AffineRange& range, f32x16* gain) {
+// What the codes add to them: sums of w q, w q^2 and w x q.
+struct CodeSums {
+  f32x16 q, qq, xq;
+};
+
+// The best line for codes with these sums, and in `gain` how much less than the sum of w x^2 its error is.
+HERD_INLINE Line best_line(const BlockSums& s, const CodeSums& codes, const AffineRange& range, f32x16* gain) {
+  const auto& [q, qq, xq] = codes;
   const f32x16 det = s.w * qq - q * q;
   const i32x16 solvable = det > splat(0.0f);
   const f32x16 safe = select(solvable, det, splat(1.0f));
@@ -63,6 +67,24 @@ f32x16 affine_error(const Lanes<kLen>& b, const Line& line, float top) {
   return error;
 }
 
+// The same error, and the sums of the line's codes.
+template <int kLen>
+CodeSums line_sums(const Lanes<kLen>& b, const Line& line, float top, f32x16* error) {
+  const f32x16 inv = inverse(line.d);
+  CodeSums s{splat(0.0f), splat(0.0f), splat(0.0f)};
+  f32x16 squared = splat(0.0f);
+  for (int i = 0; i < kLen; ++i) {
+    const f32x16 code = nearest_code((b.x[i] - line.m) * inv, 0.0f, top), wq = b.w[i] * code;
+    const f32x16 e = b.x[i] - (line.d * code + line.m);
+    s.q = s.q + wq;
+    s.qq = s.qq + wq * code;
+    s.xq = s.xq + wq * b.x[i];
+    squared = squared + b.w[i] * e * e;
+  }
+  *error = squared;
+  return s;
+}
+
 // The best line for each of kCount grids, which send x to code (x - lo) * scale + shift.
 template <int kCount, int kLen>
 void fit_lines(const Lanes<kLen>& b, const BlockSums& s, const f32x16& lo, const f32x16* scale, const f32x16* shift,
@@ -78,7 +100,7 @@ void fit_lines(const Lanes<kLen>& b, const BlockSums& s, const f32x16& lo, const
       xq[c] = xq[c] + wq * b.x[i];
     }
   }
-  for (int c = 0; c < kCount; ++c) line[c] = best_line(s, q[c], qq[c], xq[c], range, gain + c);
+  for (int c = 0; c < kCount; ++c) line[c] = best_line(s, {q[c], qq[c], xq[c]}, range, gain + c);
 }
 
 template <int kLen, class Round>
@@ -106,17 +128,20 @@ Line search_line(const Lanes<kLen>& b, const AffineRange& range, const Grid& gri
   }
 
   Line best = rounded({width / splat(range.top), s.lo});
-  f32x16 least = affine_error(b, best, range.top);
+  f32x16 least;
+  CodeSums sums = line_sums(b, best, range.top, &least);
   for (int i = 0;; ++i) {
     const Line candidate = rounded(line);
-    const f32x16 error = affine_error(b, candidate, range.top);
+    f32x16 error;
+    const CodeSums of_candidate = line_sums(b, candidate, range.top, &error);
     const i32x16 better = error < least;
     best = {select(better, candidate.d, best.d), select(better, candidate.m, best.m)};
     least = select(better, error, least);
-    if (i == refits) return best;
-    const f32x16 scale = inverse(best.d), zero = splat(0.0f);
+    if (i == refits || (i > 0 && !any(better))) return best;  // a further one would be the same again
+    sums = {select(better, of_candidate.q, sums.q), select(better, of_candidate.qq, sums.qq),
+            select(better, of_candidate.xq, sums.xq)};
     f32x16 gain;
-    fit_lines<1>(b, s, best.m, &scale, &zero, range, &line, &gain);
+    line = best_line(s, sums, range, &gain);
   }
 }
 

@@ -1,5 +1,8 @@
 #include "quantizers/quantize_rows.h"
 
+#include <algorithm>
+#include <atomic>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -37,19 +40,27 @@ TotalError quantize_rows(ThreadPool& pool, Isa isa, BlockType type, const float*
     throw std::invalid_argument(std::string(shape.name) + " rows hold a multiple of " + std::to_string(shape.values) +
                                 " values, not " + std::to_string(cols));
   const int64_t scales = rows * cols / scale_len(type), groups = (scales + kGroup - 1) / kGroup;
-  std::vector<BlockError> errors(static_cast<size_t>(scales));
-  const QuantizeJob job{type, x, importance, cols, out, errors.data()};
+  const auto errors = std::make_unique_for_overwrite<BlockError[]>(static_cast<size_t>(scales));
+  const QuantizeJob job{type, x, importance, cols, out, errors.get()};
   const QuantizeKernels& kernels = quantize_kernels(isa);
-  pool.run([&](int thread) {
-    const Range mine = partition(groups, 1, thread, pool.size());
-    kernels.quantize(job, scales, mine.begin, mine.end);
+  // Threads take turns of some 20 us: something else may be running beside one of them. Each turn has a sum of its own, so
+  // that who takes it changes no bit.
+  constexpr int64_t kTurn = 16;
+  std::vector<TotalError> totals(static_cast<size_t>((groups + kTurn - 1) / kTurn));
+  std::atomic<int64_t> taken{0};
+  pool.run([&](int) {
+    for (int64_t begin; (begin = kTurn * taken.fetch_add(1, std::memory_order_relaxed)) < groups;) {
+      const int64_t end = std::min(begin + kTurn, groups);
+      kernels.quantize(job, scales, begin, end);
+      TotalError total;
+      for (const BlockError* e = errors.get() + begin * kGroup; e < errors.get() + std::min(end * kGroup, scales); ++e)
+        total.add(static_cast<double>(e->squared), static_cast<double>(e->power));
+      totals[static_cast<size_t>(begin / kTurn)] = total;
+    }
   });
-  TotalError total{};
-  for (const BlockError& error : errors) {
-    total.squared += static_cast<double>(error.squared);
-    total.power += static_cast<double>(error.power);
-  }
-  return total;
+  TotalError sum;
+  for (const TotalError& total : totals) sum.add(total.squared, total.power);
+  return sum;
 }
 
 }  // namespace herd

@@ -42,7 +42,9 @@ bool is_searched(BlockType type);
 int64_t scale_len(BlockType type);
 
 struct TotalError {
-  double squared, power;
+  double squared = 0, power = 0;
+
+  void add(double more_squared, double more_power) { squared += more_squared, power += more_power; }
 };
 
 // Rows [rows, cols], cols a multiple of the type's block, to `out` [rows, row bytes]. The same bytes and sums whatever

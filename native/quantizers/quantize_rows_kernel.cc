@@ -3,6 +3,7 @@
 
 #include "quantizers/store_codes.h"
 #include "quantizers/super_block.h"
+#include "quantizers/transpose.h"
 
 namespace herd::HERD_ISA_NS {
 namespace {
@@ -16,15 +17,15 @@ struct Group {
 
 template <int kLen>
 void gather(const QuantizeJob& job, int64_t scales, int64_t first, Group<kLen>& g) {
-  alignas(64) float x[kLen][kLanes], w[kLen][kLanes];
+  const float *values[kLanes], *counts[kLanes];
   for (int lane = 0; lane < kLanes; ++lane) {
     const int64_t scale = first + lane < scales ? first + lane : first;
-    const float* from = job.x + scale * kLen;
-    for (int i = 0; i < kLen; ++i) x[i][lane] = from[i];
-    if (!job.importance) continue;
-    const float* counts = job.importance + scale * kLen % job.cols;
-    for (int i = 0; i < kLen; ++i) w[i][lane] = counts[i];
+    values[lane] = job.x + scale * kLen;
+    counts[lane] = job.importance ? job.importance + scale * kLen % job.cols : nullptr;
   }
+  alignas(64) float x[kLen][kLanes], w[kLen][kLanes];
+  put_side_by_side<kLen>(values, x);
+  if (job.importance) put_side_by_side<kLen>(counts, w);
   f32x16 power = splat(0.0f);
   for (int i = 0; i < kLen; ++i) {
     g.lanes.x[i] = load(x[i]);
@@ -41,6 +42,7 @@ void encode(Group<kLen>& g, const Line& line, float lo, float hi, int offset, bo
             BlockError* errors) {
   const f32x16 inv = inverse(line.d);
   f32x16 squared = splat(0.0f), power = splat(0.0f);
+  uint8_t codes[kLen][kLanes];
   for (int i = 0; i < kLen; ++i) {
     const f32x16 x = g.lanes.x[i];
     const f32x16 q = nearest_code((affine ? x - line.m : x) * inv, lo, hi);
@@ -48,10 +50,9 @@ void encode(Group<kLen>& g, const Line& line, float lo, float hi, int offset, bo
     const f32x16 counts = weighted ? g.lanes.w[i] : splat(1.0f);
     squared = squared + counts * e * e;
     power = power + counts * x * x;
-    int32_t codes[kLanes];
-    store(codes, to_i32(q));
-    for (int lane = 0; lane < kLanes; ++lane) g.codes[lane][i] = static_cast<uint8_t>(codes[lane] + offset);
+    store_s8(reinterpret_cast<int8_t*>(codes[i]), to_i32(q) + splat(int32_t{offset}));
   }
+  put_one_after_another<kLen>(codes, g.codes);
   float lane_squared[kLanes], lane_power[kLanes];
   store(lane_squared, squared);
   store(lane_power, power);

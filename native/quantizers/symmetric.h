@@ -51,26 +51,50 @@ f32x16 signed_peak(const Lanes<kLen>& b) {
 // Weighted squared errors of kCount scales at once.
 template <int kCount, int kLen>
 void symmetric_errors(const Lanes<kLen>& b, const f32x16* d, float lo, float hi, f32x16* error) {
-  f32x16 inv[kCount];
-  _Pragma("GCC unroll 4") for (int c = 0; c < kCount; ++c) inv[c] = inverse(d[c]), error[c] = splat(0.0f);
+  f32x16 inv[kCount], squared[kCount];
+  _Pragma("GCC unroll 4") for (int c = 0; c < kCount; ++c) inv[c] = inverse(d[c]), squared[c] = splat(0.0f);
   for (int i = 0; i < kLen; ++i)
     _Pragma("GCC unroll 4") for (int c = 0; c < kCount; ++c) {
       const f32x16 e = b.x[i] - d[c] * nearest_code(b.x[i] * inv[c], lo, hi);
-      error[c] = error[c] + b.w[i] * e * e;
+      squared[c] = squared[c] + b.w[i] * e * e;
     }
+  _Pragma("GCC unroll 4") for (int c = 0; c < kCount; ++c) error[c] = squared[c];
 }
 
-// The best scale for the codes that `d` gives; `d` where all codes are 0.
+// What the scale that suits a scale's codes best is made of: sums of w x q and w q^2.
+struct ScaleSums {
+  f32x16 xq, qq;
+
+  // `d` where all codes are 0.
+  HERD_INLINE f32x16 refitted(const f32x16& d) const { return select(qq > splat(0.0f), quotient(xq, qq), d); }
+};
+
 template <int kLen>
-f32x16 refit_scale(const Lanes<kLen>& b, const f32x16& d, float lo, float hi) {
+ScaleSums scale_sums(const Lanes<kLen>& b, const f32x16& d, float lo, float hi) {
   const f32x16 inv = inverse(d);
-  f32x16 xq = splat(0.0f), qq = splat(0.0f);
+  ScaleSums s{splat(0.0f), splat(0.0f)};
   for (int i = 0; i < kLen; ++i) {
     const f32x16 q = nearest_code(b.x[i] * inv, lo, hi), wq = b.w[i] * q;
-    xq = xq + wq * b.x[i];
-    qq = qq + wq * q;
+    s.xq = s.xq + wq * b.x[i];
+    s.qq = s.qq + wq * q;
   }
-  return select(qq > splat(0.0f), quotient(xq, qq), d);
+  return s;
+}
+
+// The sums of `d` and its error in one pass.
+template <int kLen>
+ScaleSums scale_sums(const Lanes<kLen>& b, const f32x16& d, float lo, float hi, f32x16* error) {
+  const f32x16 inv = inverse(d);
+  ScaleSums s{splat(0.0f), splat(0.0f)};
+  f32x16 squared = splat(0.0f);
+  for (int i = 0; i < kLen; ++i) {
+    const f32x16 q = nearest_code(b.x[i] * inv, lo, hi), wq = b.w[i] * q, e = b.x[i] - d * q;
+    s.xq = s.xq + wq * b.x[i];
+    s.qq = s.qq + wq * q;
+    squared = squared + b.w[i] * e * e;
+  }
+  *error = squared;
+  return s;
 }
 
 template <int kLen, class Round>
@@ -78,23 +102,28 @@ f32x16 search_scale(const Lanes<kLen>& b, const SymmetricRange& range, const Gri
   const f32x16 peak = signed_peak(b);
   f32x16 best = round(peak / splat(range.lo)), least;
   symmetric_errors<1>(b, &best, range.lo, range.hi, &least);
-  const auto consider = [&](const f32x16& d, const f32x16& error) {
-    const i32x16 better = error < least;
-    best = select(better, d, best);
-    least = select(better, error, least);
-  };
   for (int end = 0; end < (range.mirrored ? 2 : 1); ++end)
     for (int k = 0; k < grid.num_ratios; k += kAtOnce) {
       f32x16 d[kAtOnce], error[kAtOnce];
       for (int c = 0; c < kAtOnce; ++c)
         d[c] = round(peak / splat((end == 0 ? range.lo : range.hi) * grid.ratios[k + c]));
       symmetric_errors<kAtOnce>(b, d, range.lo, range.hi, error);
-      for (int c = 0; c < kAtOnce; ++c) consider(d[c], error[c]);
+      for (int c = 0; c < kAtOnce; ++c) {
+        const i32x16 better = error[c] < least;
+        best = select(better, d[c], best);
+        least = select(better, error[c], least);
+      }
     }
+  ScaleSums sums = scale_sums(b, best, range.lo, range.hi);
   for (int i = 0; i < refits; ++i) {
-    f32x16 d = round(refit_scale(b, best, range.lo, range.hi)), error;
-    symmetric_errors<1>(b, &d, range.lo, range.hi, &error);
-    consider(d, error);
+    const f32x16 d = round(sums.refitted(best));
+    f32x16 error;
+    const ScaleSums of_d = scale_sums(b, d, range.lo, range.hi, &error);
+    const i32x16 better = error < least;
+    if (!any(better)) break;  // the next would be the same again
+    best = select(better, d, best);
+    least = select(better, error, least);
+    sums = {select(better, of_d.xq, sums.xq), select(better, of_d.qq, sums.qq)};
   }
   return best;
 }

@@ -13,6 +13,18 @@ HERD_INLINE f32x16 fma(const f32x16& a, const f32x16& b, const f32x16& c) {
   return r;
 }
 
+// The compiler makes two instructions of the comparison where it knows one side.
+HERD_INLINE f32x16 max(const f32x16& a, const f32x16& b) {
+  f32x16 r;
+  HERD_FOR_PARTS(i) r.part[i] = (f32_part)_mm256_max_ps((__m256)a.part[i], (__m256)b.part[i]);
+  return r;
+}
+HERD_INLINE f32x16 min(const f32x16& a, const f32x16& b) {
+  f32x16 r;
+  HERD_FOR_PARTS(i) r.part[i] = (f32_part)_mm256_min_ps((__m256)a.part[i], (__m256)b.part[i]);
+  return r;
+}
+
 HERD_INLINE i32x16 to_i32(const f32x16& a) {
   i32x16 r;
   HERD_FOR_PARTS(i) r.part[i] = (i32_part)_mm256_cvtps_epi32((__m256)a.part[i]);

@@ -3,6 +3,7 @@
 
 #include <arm_neon.h>
 
+#include "simd/chosen_extremes.h"
 #include "simd/wide_sums.h"
 
 namespace herd::HERD_ISA_NS {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "float16.h"
+#include "simd/chosen_extremes.h"
 #include "simd/wide_sums.h"
 
 namespace herd::HERD_ISA_NS {

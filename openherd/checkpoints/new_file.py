@@ -18,6 +18,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from openherd.errors import InputError, OutputError
 U8 = NDArray[np.uint8]
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 22  # bytes read or hashed at a time
+_FLUSHED = 1 << 25  # bytes written before the disk is asked for them
 
 
 class BusyError(OutputError):
@@ -188,25 +190,60 @@ def _write(
     file.seek(0)
     file.write(head)
     file.truncate(pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else len(head))
-    for piece in pieces[kept:]:
-        file.seek(piece.offset)
-        digest, written = hashlib.sha256(), 0
-        for chunk in piece.chunks():
-            data = np.ascontiguousarray(chunk).reshape(-1).data
-            written += len(data)
-            if written > piece.nbytes:
-                break
-            file.write(data)
+    with _Flusher(file) as flusher:
+        for piece in pieces[kept:]:
+            file.seek(piece.offset)
+            digest, written = hashlib.sha256(), 0
+            for chunk in piece.chunks():
+                data = np.ascontiguousarray(chunk).reshape(-1).data
+                written += len(data)
+                if written > piece.nbytes:
+                    break
+                file.write(data)
+                flusher.wrote(len(data))
+                if journal:
+                    digest.update(data)
+            if written != piece.nbytes:
+                raise ValueError(f"{piece.name} was planned with {piece.nbytes} bytes and gave {written} or more")
             if journal:
-                digest.update(data)
-        if written != piece.nbytes:
-            raise ValueError(f"{piece.name} was planned with {piece.nbytes} bytes and gave {written} or more")
-        if journal:
-            file.flush()
-            journal.add(piece, digest.hexdigest())
-        if on_progress:
-            on_progress(Progress(piece.name, piece.offset + piece.nbytes, size))
+                file.flush()
+                journal.add(piece, digest.hexdigest())
+            if on_progress:
+                on_progress(Progress(piece.name, piece.offset + piece.nbytes, size))
     file.truncate(size)
+
+
+class _Flusher:
+    """Sends to the disk what is written while more of it is made, so that little is left to wait for at the end.
+
+    The disk's errors are raised here: the system tells of each once.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._waiting = 0  # bytes that were not sent
+        self._beside = ThreadPoolExecutor(1)
+        self._sent: Future[None] | None = None
+
+    def wrote(self, nbytes: int) -> None:
+        self._waiting += nbytes
+        if self._waiting >= _FLUSHED and (self._sent is None or self._sent.done()):
+            self._raise_error()
+            self._file.flush()
+            self._sent = self._beside.submit(os.fsync, self._file.fileno())
+            self._waiting = 0
+
+    def __enter__(self) -> _Flusher:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._beside.shutdown()
+        if error is None:
+            self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._sent is not None:
+            self._sent.result()
 
 
 def _write_again(file: BinaryIO, head: bytes, final: bytes) -> None:

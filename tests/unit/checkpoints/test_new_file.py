@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,6 +85,32 @@ def test_a_disk_that_fills_is_explained_and_left_clean(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "x")], capture_output=True, text=True
     )
     assert "OutputError: the disk is full" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3])
+def test_what_the_disk_says_late_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    """Bytes are sent to the disk while more are made, here after each piece, and once more at the end."""
+    asked: list[int] = []
+
+    def fsync(_: int) -> None:
+        asked.append(len(asked) + 1)
+        if asked[-1] == failing:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(new_file, "_FLUSHED", 4)
+    monkeypatch.setattr(new_file.os, "fsync", fsync)
+    submit = ThreadPoolExecutor.submit
+
+    def submit_and_wait(self: ThreadPoolExecutor, *work: Any) -> Any:
+        future = submit(self, *work)
+        future.exception()  # done before the next piece, so that each is sent by itself
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_and_wait)
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_new_file(tmp_path / "x", b"", [piece("a", 0, b"aaaa"), piece("b", 4, b"bbbb")], size=8)
+    assert asked[-1] == failing
     assert not list(tmp_path.iterdir())
 
 
