@@ -19,7 +19,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -123,16 +123,20 @@ def fill_file(
         journal = _Journal(path, plan.hexdigest()) if resume_key is not None else None
         kept = journal.sound(file, pieces) if journal else 0
         _require_space(named, size - (pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else 0))
+        flusher = _Flusher(file)
         try:
-            _write(file, head, pieces, kept, size, journal, on_progress)
+            with flusher:
+                _write(file, head, pieces, kept, size, journal, flusher, on_progress)
             if final_head is not None:
                 _write_again(file, head, final_head())
+            flusher.finish()
         except InputError:  # while the lock is held: nobody else can have begun to use it
             path.unlink(missing_ok=True)
             forget_journal(path)
             raise
-        file.flush()
-        os.fsync(file.fileno())
+        finally:
+            if flusher.failed:
+                forget_journal(path)  # any of what it holds to be written may be lost
     return kept
 
 
@@ -185,41 +189,48 @@ def _write(
     kept: int,
     size: int,
     journal: _Journal | None,
+    flusher: _Flusher,
     on_progress: OnProgress | None,
 ) -> None:
     file.seek(0)
     file.write(head)
     file.truncate(pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else len(head))
-    with _Flusher(file) as flusher:
-        for piece in pieces[kept:]:
-            file.seek(piece.offset)
-            digest, written = hashlib.sha256(), 0
-            for chunk in piece.chunks():
-                data = np.ascontiguousarray(chunk).reshape(-1).data
-                written += len(data)
-                if written > piece.nbytes:
-                    break
-                file.write(data)
-                flusher.wrote(len(data))
-                if journal:
-                    digest.update(data)
-            if written != piece.nbytes:
-                raise ValueError(f"{piece.name} was planned with {piece.nbytes} bytes and gave {written} or more")
-            if journal:
-                file.flush()
-                journal.add(piece, digest.hexdigest())
-            if on_progress:
-                on_progress(Progress(piece.name, piece.offset + piece.nbytes, size))
+    for piece in pieces[kept:]:
+        digest = hashlib.sha256()
+        _write_piece(file, piece, flusher, digest.update if journal else None)
+        if journal:
+            file.flush()
+            journal.add(piece, digest.hexdigest())
+        if on_progress:
+            on_progress(Progress(piece.name, piece.offset + piece.nbytes, size))
     file.truncate(size)
+
+
+def _write_piece(file: BinaryIO, piece: Piece, flusher: _Flusher, see: Callable[[memoryview], None] | None) -> None:
+    """`see` is shown what is written."""
+    file.seek(piece.offset)
+    written = 0
+    for chunk in piece.chunks():
+        data = np.ascontiguousarray(chunk).reshape(-1).data
+        written += len(data)
+        if written > piece.nbytes:
+            break
+        file.write(data)
+        flusher.wrote(len(data))
+        if see:
+            see(data)
+    if written != piece.nbytes:
+        raise ValueError(f"{piece.name} was planned with {piece.nbytes} bytes and gave {written} or more")
 
 
 class _Flusher:
     """Sends to the disk what is written while more of it is made, so that little is left to wait for at the end.
 
-    The disk's errors are raised here: the system tells of each once.
+    The system tells of each of the disk's errors once: here it is raised, or `failed` says that there was one.
     """
 
     def __init__(self, file: BinaryIO) -> None:
+        self.failed = False
         self._file = file
         self._waiting = 0  # bytes that were not sent
         self._beside = ThreadPoolExecutor(1)
@@ -230,8 +241,9 @@ class _Flusher:
         if self._waiting >= _FLUSHED and (self._sent is None or self._sent.done()):
             self._raise_error()
             self._file.flush()
-            self._sent = self._beside.submit(os.fsync, self._file.fileno())
             self._waiting = 0
+            with suppress(RuntimeError):  # no further thread to be had: `finish` sends all
+                self._sent = self._beside.submit(self._sync)
 
     def __enter__(self) -> _Flusher:
         return self
@@ -240,6 +252,17 @@ class _Flusher:
         self._beside.shutdown()
         if error is None:
             self._raise_error()
+
+    def finish(self) -> None:
+        self._file.flush()
+        self._sync()
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError:
+            self.failed = True
+            raise
 
     def _raise_error(self) -> None:
         if self._sent is not None:

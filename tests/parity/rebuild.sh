@@ -1,8 +1,8 @@
 #!/bin/sh
 # Rebuild the committed expected values of the parity tests with the oracles themselves (see make parity).
 #   rebuild.sh PYTHON MODEL [WIKITEXT]
-# PYTHON has torch, transformers, peft, trl, gguf and llama-cpp-python; MODEL is the default model's file; WIKITEXT is
-# WikiText-2's raw test text. OPENHERD_PYTHON is openherd's own with the training extra (python).
+# PYTHON has torch, transformers, peft, trl, gguf, sentencepiece with protobuf, and llama-cpp-python; MODEL is the default
+# model's file; WIKITEXT is WikiText-2's raw test text. OPENHERD_PYTHON is openherd's own with the training extra (python).
 set -eu
 python=$1 model=$2 wikitext=${3-}
 export PYTHONPATH=.

@@ -62,12 +62,12 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
     started = perf_counter()
     source = open_source(resolve(ref, offline=offline, progress=progress))
     _check(source, out, options)
+    importance = _importance(source, options, progress)
+    quantizer = TensorQuantizer(mix, source.shape, importance, options.threads)
+    planned = [quantizer.plan(tensor) for tensor in source.tensors]
     with ThreadPoolExecutor(1) as beside:
         # Half a second for each gigabyte on one core, which only the last bytes to be written have to wait for.
         digest = beside.submit(digest_of, source) if is_hashed(source) else None
-        importance = _importance(source, options, progress)
-        quantizer = TensorQuantizer(mix, source.shape, importance, options.threads)
-        planned = [quantizer.plan(tensor) for tensor in source.tensors]
         golden = {KEY: _golden(source, options, progress)} if options.golden else {}
         document = recipe(source, None if digest is None else NO_DIGEST_YET, mix, planned, importance)
 

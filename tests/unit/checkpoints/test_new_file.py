@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -88,30 +89,74 @@ def test_a_disk_that_fills_is_explained_and_left_clean(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("failing", [1, 2, 3])
-def test_what_the_disk_says_late_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
-    """Bytes are sent to the disk while more are made, here after each piece, and once more at the end."""
-    asked: list[int] = []
+@pytest.fixture
+def failing_sync(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """What is put into the list says which calls of fsync, from 1, find the disk full.
+
+    Each piece of four bytes is sent by itself, and has arrived before the next is made.
+    """
+    failing: list[int] = []
+    calls = itertools.count(1)
+    submit = ThreadPoolExecutor.submit
 
     def fsync(_: int) -> None:
-        asked.append(len(asked) + 1)
-        if asked[-1] == failing:
+        if next(calls) in failing:
             raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
-
-    monkeypatch.setattr(new_file, "_FLUSHED", 4)
-    monkeypatch.setattr(new_file.os, "fsync", fsync)
-    submit = ThreadPoolExecutor.submit
 
     def submit_and_wait(self: ThreadPoolExecutor, *work: Any) -> Any:
         future = submit(self, *work)
-        future.exception()  # done before the next piece, so that each is sent by itself
+        future.exception()
         return future
 
+    monkeypatch.setattr(new_file, "_FLUSHED", 4)
+    monkeypatch.setattr(new_file.os, "fsync", fsync)
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit_and_wait)
+    yield failing
+    if failing:
+        assert next(calls) > max(failing), "no call failed"
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_what_the_disk_says_late_is_not_lost(tmp_path: Path, failing_sync: list[int], call: int) -> None:
+    """Bytes are sent to the disk while more are made, here after each piece, and once more at the end."""
+    failing_sync.append(call)
     with pytest.raises(OutputError, match="the disk is full"):
         write_new_file(tmp_path / "x", b"", [piece("a", 0, b"aaaa"), piece("b", 4, b"bbbb")], size=8)
-    assert asked[-1] == failing
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("call", "error"), [(1, KeyboardInterrupt), (1, OutputError), (3, OutputError)])
+def test_what_the_disk_refused_is_not_taken_over(
+    tmp_path: Path, failing_sync: list[int], call: int, error: type[BaseException]
+) -> None:
+    """The system tells of an error once: a further run may read the bytes, which are in memory alone."""
+
+    def interrupted() -> Iterator[np.ndarray]:
+        raise KeyboardInterrupt
+        yield
+
+    failing_sync.append(call)
+    last = piece("b", 4, b"bbbb") if error is OutputError else Piece("b", 4, 4, interrupted)
+    with pytest.raises(error):
+        write_new_file(tmp_path / "x", b"", [piece("a", 0, b"aaaa"), last], size=8, resume_key="k")
+    assert not (tmp_path / "x").exists()
+    pieces = [piece("a", 0, b"aaaa"), piece("b", 4, b"bbbb")]
+    assert write_new_file(tmp_path / "x", b"", pieces, size=8, resume_key="k") == 0
+    assert (tmp_path / "x").read_bytes() == b"aaaabbbb"
+
+
+def test_without_a_thread_beside_all_is_sent_at_the_end(
+    tmp_path: Path, failing_sync: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", no_thread)
+    write_new_file(tmp_path / "x", b"", [piece("a", 0, b"aaaa"), piece("b", 4, b"bbbb")], size=8)
+    assert (tmp_path / "x").read_bytes() == b"aaaabbbb"
+    failing_sync.append(3)  # the file's own end, its folder, and now the end of the next
+    with pytest.raises(OutputError, match="the disk is full"):
+        write_new_file(tmp_path / "y", b"", [piece("a", 0, b"aaaa")], size=4)
 
 
 def test_no_permission_and_no_folder_are_explained(tmp_path: Path) -> None:
