@@ -152,7 +152,8 @@ $(STAMPS)/oracle: | $(STAMPS)/venv
 	@echo "making the oracles' environment .oracle" >&2
 	@$$($(find_python)) -m venv .oracle >&2
 	@.oracle/bin/python -m pip install -q torch==2.13.0 >&2
-	@.oracle/bin/python -m pip install -q transformers gguf jinja2 safetensors sentencepiece protobuf tiktoken peft trl llama-cpp-python >&2
+	@.oracle/bin/python -m pip install -q transformers gguf jinja2 safetensors sentencepiece protobuf tiktoken peft trl llama-cpp-python \
+		scikit-build-core >&2
 	@touch $@
 
 # The scripts that ask the oracles make their cases with openherd, whose compiled core every environment has for itself.

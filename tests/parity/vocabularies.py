@@ -43,7 +43,7 @@ def spec_of(path: Path) -> TokenizerSpec:
 def _fetch() -> None:
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as folder:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps"]
-        # pip asks the build back-end for the metadata; openherd's own build tools serve for that
+        # pip asks the build back-end for the metadata: openherd's own, which the oracles' environment has too
         source = ["--no-binary", "llama-cpp-python", "--no-build-isolation", f"llama-cpp-python=={VERSION}"]
         subprocess.run([*pip, *source, "-d", folder], check=True)
         (archive,) = Path(folder).glob("*.tar.gz")
