@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TOKENS = 4096
 CONTEXT = 512
+SHOWN_TENSORS = 8
 
 
 def compare(
@@ -78,7 +80,7 @@ def compare(
     if json:
         output.document(_document(result, name))
     else:
-        print("\n".join(_lines(result, name)))
+        output.lines(_lines(result, name))
 
 
 def _document(result: Compared, text: str) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _entry(tensor: TensorDifference) -> dict[str, Any]:
         "name": tensor.name,
         "type_a": tensor.type_a,
         "type_b": tensor.type_b,
-        "relative_error": tensor.relative_error,
+        "relative_error": tensor.relative_error if math.isfinite(tensor.relative_error) else None,
     }
 
 
@@ -112,14 +114,30 @@ def _lines(result: Compared, text: str) -> Iterator[str]:
         if result.why_no_tensors:
             yield f"  tensors          not compared: {result.why_no_tensors}"
         return
-    yield from _tensor_lines([tensor for tensor in result.tensors if tensor.relative_error][:8])
+    yield from _tensor_lines([tensor for tensor in result.tensors if tensor.relative_error])
 
 
-def _tensor_lines(tensors: Sequence[TensorDifference]) -> Iterator[str]:
-    if not tensors:
+def _tensor_lines(differing: Sequence[TensorDifference]) -> Iterator[str]:
+    if not differing:
         yield "  tensors          all equal"
         return
-    yield "  worst tensors    difference of the weights, root mean square, relative"
-    width = max(len(tensor.name) for tensor in tensors)
-    for t in tensors:
-        yield f"    {t.name:{width}}  {t.type_a} and {t.type_b:5} {t.relative_error:8.3%}"
+    yield from _alone_line("A", [tensor.name for tensor in differing if tensor.type_b is None])
+    yield from _alone_line("B", [tensor.name for tensor in differing if tensor.type_a is None])
+    shared = [tensor for tensor in differing if tensor.type_a is not None and tensor.type_b is not None][:SHOWN_TENSORS]
+    if shared:
+        yield "  worst tensors    difference of the weights, root mean square, relative"
+        width = max(len(tensor.name) for tensor in shared)
+        for t in shared:
+            yield f"    {t.name:{width}}  {t.type_a} and {t.type_b:5} {_error(t.relative_error)}"
+
+
+def _alone_line(model: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        others = f" and {len(names) - SHOWN_TENSORS} more" if len(names) > SHOWN_TENSORS else ""
+        yield f"  only in {model}        {', '.join(names[:SHOWN_TENSORS])}{others}"
+
+
+def _error(relative: float) -> str:
+    if math.isnan(relative):
+        return "not finite numbers"
+    return "A is all zero" if math.isinf(relative) else f"{relative:8.3%}"

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from openherd.chat.visible import visible
@@ -50,6 +51,11 @@ def document(value: Any) -> None:
         text = json.dumps(value, allow_nan=False)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def lines(found: Iterable[str]) -> None:
+    """A report on standard output. Names in it are strangers' words: they neither steer the terminal nor add a line."""
+    print("\n".join(visible(line).replace("\n", "\u240a") for line in found))
 
 
 def note(text: str) -> None:

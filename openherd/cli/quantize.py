@@ -91,7 +91,7 @@ def quantize(
     if json:
         output.document(report.document())
         return
-    print("\n".join(report.lines()))
+    output.lines(report.lines())
     output.note(f"herd: written in {report.seconds:.1f} s")
 
 

@@ -33,7 +33,7 @@ class Tokenizer:
     def __init__(self, spec: TokenizerSpec) -> None:
         """Raises `UnsupportedError` for an unknown pre-tokenizer, `FormatError` for a spec that contradicts itself."""
         _check(spec)
-        spec = replace(spec, tokens=list(spec.tokens), token_types=_kinds(spec))  # decoded once
+        spec = replace(spec, tokens=list(spec.tokens), token_types=token_kinds(spec))  # decoded once
         self.spec = spec
         self.vocab_size = len(spec.tokens)
         self.bos_id = spec.bos_id
@@ -190,7 +190,7 @@ def _pipeline(spec: TokenizerSpec) -> Pipeline:
     return sentencepiece.build(spec)
 
 
-def _kinds(spec: TokenizerSpec) -> bytes:
+def token_kinds(spec: TokenizerSpec) -> bytes:
     """Token types, where what begins a text or ends an answer is a control token whatever the file calls it."""
     kinds = bytearray(spec.token_types)
     for token_id in (spec.bos_id, spec.eos_id, *spec.stop_ids):

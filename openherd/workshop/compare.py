@@ -16,24 +16,31 @@ from openherd.errors import CapacityError, InputError
 from openherd.quant.dequantize import dequantize
 from openherd.store.progress import Progress, megabytes
 from openherd.tokenizers import Tokenizer
-from openherd.tokenizers.spec import TokenizerSpec
+from openherd.tokenizers.spec import Strip, TokenizerSpec, TokenType
+from openherd.tokenizers.tokenizer import token_kinds
 from openherd.workshop.calibrate import CHUNK_TOKENS, chunks_of
 from openherd.workshop.divergence import Divergence, diverge
 from openherd.workshop.golden.vocabulary import merges
 from openherd.workshop.model_logits import open_logits
 from openherd.workshop.verify.facts import same_fact
 
+# Kinds of tokens that text becomes by merging, GGUF's 0 for one that is not said among them; layouts do not agree on
+# which a token without use is.
+_MERGED = (0, TokenType.NORMAL, TokenType.UNUSED)
 DEFAULT_TOKENS = 4096
 CHUNK_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class TensorDifference:
-    """B's tensor against A's: the root mean square of the difference over that of A's values."""
+    """B's tensor against A's: the root mean square of the difference over that of A's values.
+
+    Infinite where A's are all zero, or one of them has no such tensor; NaN where values are not finite numbers.
+    """
 
     name: str
-    type_a: str
-    type_b: str
+    type_a: str | None  # None: A has no such tensor
+    type_b: str | None
     n_values: int
     relative_error: float
 
@@ -103,13 +110,15 @@ def compare_distributions(
 
 
 def compare_tensors(a: Checkpoint, b: Checkpoint) -> list[TensorDifference] | None:
-    """The worst first; None when the models have other shapes, so that nothing can be set side by side."""
-    if a.config.family != b.config.family or any(
-        name not in b.tensors or a.tensors[name].shape != b.tensors[name].shape for name in a.tensors
-    ):
+    """Of all tensors that one of them has, the worst first; None when the models have other shapes, so that nothing can
+    be set side by side."""
+    shared = [name for name in a.tensors if name in b.tensors]
+    if a.config.family != b.config.family or any(a.tensors[name].shape != b.tensors[name].shape for name in shared):
         return None
-    found = [_difference(a.tensors[name], b.tensors[name]) for name in a.tensors]
-    return sorted(found, key=lambda tensor: -tensor.relative_error)
+    found = [_difference(a.tensors[name], b.tensors[name]) for name in shared]
+    for tensors, others in ((a.tensors, b.tensors), (b.tensors, a.tensors)):
+        found += [_alone(tensors[name], in_a=tensors is a.tensors) for name in tensors if name not in others]
+    return sorted(found, key=lambda tensor: -math.inf if math.isnan(tensor.relative_error) else -tensor.relative_error)
 
 
 def require_same_tokenizer(a: Checkpoint, b: Checkpoint) -> None:
@@ -127,18 +136,34 @@ def require_same_tokenizer(a: Checkpoint, b: Checkpoint) -> None:
         )
 
 
+# Of SentencePiece alone.
+_SPM_RULES = ("add_space_prefix", "prefix_rule", "unk_id")
+
+
 def _tokenizer_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
-    """The first one, by meaning: layouts spell pre-tokenizers in several ways, and have scores for merges."""
-    for field in ("kind", "pre", "add_bos", "add_space_prefix"):
+    """The first one that can change the ids of a text, by meaning: layouts spell pre-tokenizers in several ways, and
+    have scores for merges. Which control token ends an answer is none."""
+    rules = ["kind", "pre", "normalizer", "add_bos", *(["bos_id"] if a.add_bos else [])]
+    for field in (*rules, *(_SPM_RULES if a.kind == "spm" else ())):
         if not same_fact(field, getattr(a, field), getattr(b, field)):
             return f"{field} is {getattr(a, field)!r} in one and {getattr(b, field)!r} in the other"
     if len(a.tokens) != len(b.tokens):
         return f"{len(a.tokens)} tokens and {len(b.tokens)}"
+    return _token_difference(a, b) or ("their merges differ" if list(merges(a)) != list(merges(b)) else None)
+
+
+def _token_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
     for number, (of_a, of_b) in enumerate(zip(a.tokens, b.tokens, strict=True)):
         if of_a != of_b:
             return f"token {number} is {of_a!r} in one and {of_b!r} in the other"
-    if list(merges(a)) != list(merges(b)):
-        return "their merges differ"
+    for number, kinds in enumerate(zip(token_kinds(a), token_kinds(b), strict=True)):
+        if kinds[0] != kinds[1]:
+            kind_a, kind_b = (TokenType.NORMAL if kind in _MERGED else TokenType(kind) for kind in kinds)
+            if kind_a != kind_b:
+                return f"token {number} is {kind_a.name} in one and {kind_b.name} in the other"
+    for number in sorted(a.strips.keys() | b.strips.keys()):
+        if a.strips.get(number, Strip()) != b.strips.get(number, Strip()):
+            return f"token {number} strips other spaces in one than in the other"
     return None
 
 
@@ -157,14 +182,25 @@ def _require_memory(a: Checkpoint, b: Checkpoint) -> None:
 
 def _difference(a: Tensor, b: Tensor) -> TensorDifference:
     squared = power = 0.0
-    for of_a, of_b in _pieces(a, b):
-        error = of_a - of_b
-        squared += float(np.einsum("nk,nk->", error, error, dtype=np.float64))
-        power += float(np.einsum("nk,nk->", of_a, of_a, dtype=np.float64))
+    with np.errstate(invalid="ignore"):  # what is not finite is told by the sums
+        for of_a, of_b in _pieces(a, b):
+            error = np.subtract(of_a, of_b, dtype=np.float64)  # of two large values it may be beyond float32
+            squared += float(np.einsum("nk,nk->", error, error))
+            power += float(np.einsum("nk,nk->", of_a, of_a, dtype=np.float64))
     a.give_back()
     b.give_back()
-    relative = math.sqrt(squared / power) if power else math.inf if squared else 0.0
-    return TensorDifference(a.name, a.type.name, b.type.name, math.prod(a.shape), relative)
+    return TensorDifference(a.name, a.type.name, b.type.name, math.prod(a.shape), _relative(squared, power))
+
+
+def _relative(squared: float, power: float) -> float:
+    if not math.isfinite(squared + power):
+        return math.nan
+    return math.sqrt(squared / power) if power else math.inf if squared else 0.0
+
+
+def _alone(tensor: Tensor, *, in_a: bool) -> TensorDifference:
+    type_a, type_b = (tensor.type.name, None) if in_a else (None, tensor.type.name)
+    return TensorDifference(tensor.name, type_a, type_b, math.prod(tensor.shape), math.inf)
 
 
 def _pieces(

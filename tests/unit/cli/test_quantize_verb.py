@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from openherd.workshop.importance import read_importance, write_importance
+from tests.checkpoint_files import DIM, LAYERS, entry
 from tests.unit.cli.conftest import Herd
+from tests.unit.workshop.golden_models import model, tensor
 
 WORDS = "hello world, this is a text to be read; it has some é in it. " * 8
 
@@ -72,6 +77,57 @@ def test_compare(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> No
     assert document["tensors"][0]["relative_error"] > 0.01
     assert json.loads(herd("compare", tiny_model, tiny_model, text, "--no-tensors", "--json").out)["tensors"] is None
     assert "all equal" in herd("compare", tiny_model, tiny_model, text).out
+
+
+def test_compare_of_tensors_without_a_number(herd: Herd, tmp_path: Path, text: Path) -> None:
+    """On one side only, or where A's are zero: no JSON number, and a word."""
+    files = [model(), model()]
+    for file, value in zip(files, (0, 3), strict=True):
+        file.tensors += [entry(f"blk.{i}.attn_q.bias", np.full(DIM, value, np.float32)) for i in range(LAYERS)]
+        file.tensors += [entry(f"blk.{i}.attn_{p}.bias", np.ones(16, np.float32)) for i in range(LAYERS) for p in "kv"]
+    files[1].tensors.append(replace(tensor(files[1], "token_embd.weight"), name="output.weight"))
+    a, b = (tmp_path / f"{i}.gguf" for i in range(2))
+    for path, file in zip((a, b), files, strict=True):
+        path.write_bytes(file.build())
+    found = herd("compare", a, b, text, "--tokens", "16", "--json")
+    assert found.status == 0
+    entries = json.loads(found.out)["tensors"]
+    assert [(t["name"], t["type_a"], t["type_b"], t["relative_error"]) for t in entries[:3]] == [
+        ("model.layers.0.self_attn.q_proj.bias", "F32", "F32", None),
+        ("model.layers.1.self_attn.q_proj.bias", "F32", "F32", None),
+        ("lm_head.weight", None, "F32", None),
+    ]
+    lines = herd("compare", a, b, text, "--tokens", "16").out
+    assert "  only in B        lm_head.weight\n" in lines
+    assert "F32 and F32   A is all zero" in lines
+    assert "all equal" not in lines
+
+
+def test_names_of_strangers_are_shown(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
+    """A file's name and a matrix's cannot steer the terminal, nor forge a line."""
+    folder = tmp_path / "we\x1b[31m\nird"
+    folder.mkdir()
+    small, matrix = folder / "small.gguf", tmp_path / "matrix.gguf"
+    herd(
+        "quantize",
+        tiny_model,
+        tmp_path / "a.gguf",
+        "--type",
+        "Q4_0",
+        "--no-evaluate",
+        "--calibrate",
+        text,
+        "--importance",
+        matrix,
+    )
+    write_importance(matrix, replace(read_importance(matrix), texts=("\x1b]0;pwn\x07\n  mean KL          0",)))
+    made = herd("quantize", tiny_model, small, "--type", "Q4_0", "--no-evaluate", "--importance", matrix)
+    compared = herd("compare", tiny_model, small, text, "--tokens", "16")
+    for result in (made, compared):
+        assert result.status == 0
+        assert "we\u241b[31m\u240aird" in result.out
+        assert not {"\x1b", "\x07"} & set(result.out)
+    assert "chunks of \u241b]0;pwn\u2407\u240a  mean KL" in made.out
 
 
 @pytest.mark.parametrize(

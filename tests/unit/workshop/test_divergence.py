@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from openherd.checkpoints import open_checkpoint
 from openherd.errors import EngineError, InputError
+from openherd.tokenizers.spec import Strip, TokenType
 from openherd.workshop.compare import compare_distributions, compare_tensors, require_same_tokenizer
 from openherd.workshop.convert.run import convert
 from openherd.workshop.divergence import diverge
-from tests.checkpoint_files import text, texts, tiny_llama
+from tests.checkpoint_files import DIM, LAYERS, entry, text, texts, tiny_llama
 from tests.unit.llm.tiny_llm import SPEC
-from tests.unit.workshop.golden_models import model
+from tests.unit.workshop.golden_models import model, tensor
 from tests.unit.workshop.test_convert import source, with_sentencepiece
 
 CHUNKS = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3], [5, 8, 9, 7, 9]]
@@ -107,6 +111,42 @@ def test_other_shapes_have_no_tensors_side_by_side(tiny_model: Path, tmp_path: P
     assert compare_tensors(open_checkpoint(tiny_model), open_checkpoint(path)) is None
 
 
+def test_tensors_of_one_model_alone_are_listed(tmp_path: Path) -> None:
+    """Biases, and a head of its own where the other's is the embedding: whichever of the two is A."""
+    more = model()
+    more.tensors.append(replace(tensor(more, "token_embd.weight"), name="output.weight"))
+    for part, rows in (("q", DIM), ("k", DIM // 2), ("v", DIM // 2)):
+        more.tensors += [entry(f"blk.{i}.attn_{part}.bias", np.full(rows, 3, np.float32)) for i in range(LAYERS)]
+    a, b = open_checkpoint(source(tmp_path / "a.gguf")), open_checkpoint(source(tmp_path / "b.gguf", more))
+    for one, other, types in ((a, b, (None, "F32")), (b, a, ("F32", None))):
+        found = compare_tensors(one, other) or []
+        alone = [t for t in found if None in (t.type_a, t.type_b)]
+        assert found[: len(alone)] == alone, "the worst first"
+        assert {t.name for t in alone} == b.tensors.keys() - a.tensors.keys()
+        assert len(alone) == 3 * LAYERS + 1
+        assert {(t.type_a, t.type_b, t.relative_error) for t in alone} == {(*types, math.inf)}
+        assert all(t.relative_error == 0 for t in found[len(alone) :])
+
+
+@pytest.mark.filterwarnings("error")
+def test_errors_that_are_no_numbers_come_first(tmp_path: Path) -> None:
+    """A norm of zeros has no size to measure by, and what is not finite has no difference."""
+    files = [model(), model()]
+    tensor(files[0], "blk.0.attn_norm.weight").data = bytes(4 * DIM)
+    for file, values in zip(files, ([np.nan, np.inf], [1, np.inf]), strict=True):
+        tensor(file, "blk.1.attn_norm.weight").data = np.resize(values, DIM).astype("<f4").tobytes()
+        largest = 3e38 if file is files[0] else -3e38
+        tensor(file, "output_norm.weight").data = np.full(DIM, largest, "<f4").tobytes()
+    a, b = (open_checkpoint(source(tmp_path / f"{i}.gguf", file)) for i, file in enumerate(files))
+    found = {t.name: t.relative_error for t in compare_tensors(a, b) or []}
+    names = list(found)
+    assert set(names[:2]) == {"model.layers.0.input_layernorm.weight", "model.layers.1.input_layernorm.weight"}
+    assert found["model.layers.0.input_layernorm.weight"] == math.inf
+    assert math.isnan(found["model.layers.1.input_layernorm.weight"])
+    assert names[2] == "model.norm.weight"
+    assert found["model.norm.weight"] == pytest.approx(2), "values of float32 whose difference is beyond it"
+
+
 @pytest.mark.parametrize("kind", ["bpe", "spm"])
 def test_a_model_and_its_conversion(kind: str, tmp_path: Path) -> None:
     """Layouts spell one pre-tokenizer in several ways, and one has scores where another has merges."""
@@ -132,6 +172,58 @@ def test_merges_that_differ_are_still_refused(tmp_path: Path) -> None:
     other = source(tmp_path / "b.gguf", second)
     with pytest.raises(InputError, match="their merges differ"):
         require_same_tokenizer(open_checkpoint(first), open_checkpoint(other))
+
+
+def kinds(**changed: int) -> list[int]:
+    """SPEC's token types with others for some ids, `t70=...`."""
+    found = list(SPEC.token_types)
+    for token, kind in changed.items():
+        found[int(token[1:])] = kind
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"normalizer": "NFKC"}, "normalizer is None in one and 'NFKC' in the other"),
+        ({"add_bos": True}, "add_bos is False in one and True in the other"),
+        ({"strips": {5: Strip(left=True)}}, "token 5 strips other spaces in one than in the other"),
+        ({"token_types": kinds(t70=TokenType.USER_DEFINED)}, "token 70 is NORMAL in one and USER_DEFINED in the other"),
+        ({"bos_id": 71}, "token 71 is NORMAL in one and CONTROL in the other"),
+        ({"eos_id": 72}, "token 72 is NORMAL in one and CONTROL in the other"),
+    ],
+)
+def test_what_decides_ids_is_compared(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    a = open_checkpoint(source(tmp_path / "a.gguf"))
+    b = replace(a, tokenizer=replace(a.tokenizer, **changes))
+    for one, other in ((a, b), (b, a)):
+        with pytest.raises(InputError, match="different tokenizers") as refusal:
+            require_same_tokenizer(one, other)
+        assert one is b or says in str(refusal.value)
+
+
+def test_rules_of_sentencepiece_are_compared(tmp_path: Path) -> None:
+    a = open_checkpoint(source(tmp_path / "a.gguf", with_sentencepiece(model())))
+    for field, value in (("prefix_rule", "metaspace"), ("add_space_prefix", False), ("unk_id", 9)):
+        b = replace(a, tokenizer=replace(a.tokenizer, **{field: value}))
+        with pytest.raises(InputError, match=f"{field} is .* in one and {value!r} in the other"):
+            require_same_tokenizer(a, b)
+
+
+def test_a_beginning_that_is_written_must_be_the_same(tmp_path: Path) -> None:
+    a = open_checkpoint(source(tmp_path / "a.gguf"))
+    controls = [i for i, kind in enumerate(a.tokenizer.token_types) if kind == TokenType.CONTROL][:2]
+    one, other = (replace(a, tokenizer=replace(a.tokenizer, add_bos=True, bos_id=i)) for i in controls)
+    with pytest.raises(InputError, match=f"bos_id is {controls[0]} in one and {controls[1]} in the other"):
+        require_same_tokenizer(one, other)
+
+
+def test_what_changes_no_id_may_differ(tmp_path: Path) -> None:
+    """A chat model and what it was tuned from: the same ids, ended by another control token."""
+    a = open_checkpoint(source(tmp_path / "a.gguf"))
+    control = next(i for i, k in enumerate(a.tokenizer.token_types) if k == TokenType.CONTROL and i != SPEC.eos_id)
+    changed = {"eos_id": control, "pad_id": 3, "add_eos": True, "token_types": kinds(t70=TokenType.UNUSED, t71=0)}
+    require_same_tokenizer(a, replace(a, tokenizer=replace(a.tokenizer, **changed)))  # type: ignore[arg-type]
 
 
 def test_other_tokenizers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
