@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from openherd.chat.visible import visible
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
+from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
 from openherd.errors import InputError, OptionError, OutputError
 from openherd.options import EngineOptions, help_text
 
@@ -50,6 +50,8 @@ def convert(
     no_golden
         Do not make golden values (which runs the model once); those that the model carries are left out too.
     """
+    warn_of_many_threads(threads)
+
     from openherd.checkpoints.new_file import BusyError, unfinished
     from openherd.store.progress import TerminalProgress, megabytes
     from openherd.store.resolve import resolve

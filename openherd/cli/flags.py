@@ -103,7 +103,11 @@ def start_lightly() -> None:
 
 
 def warn_of_many_threads(asked: int | None) -> None:
-    """Threads that share a core wait for each other at every step: 100 on two cores write a token a second."""
+    """Threads that share a core wait for each other at every step: 100 on two cores write a token a second.
+
+    Raises OptionError for a number out of range, which is to be said before any work.
+    """
+    EngineOptions(threads=asked)
     from openherd.kernels.cores import compute_threads, usable_cores
 
     threads, cores = compute_threads(asked), usable_cores()

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from openherd.chat.visible import visible
 from openherd.cli import output
-from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
+from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
 from openherd.errors import FormatError, InputError
 from openherd.options import EngineOptions, help_text
 
@@ -49,6 +49,7 @@ def verify(
     """
     if record and against:
         raise InputError("--record makes golden values from a file, not from a server; leave out --against")
+    warn_of_many_threads(threads)
     from openherd.store.resolve import resolve
 
     path = resolve(model, offline=offline)

@@ -161,3 +161,13 @@ def test_refusals(
     assert (result.status, result.out) == (status, "")
     assert words in result.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "5000"])
+@pytest.mark.parametrize("verb", ["compare MODEL MODEL", "verify MODEL", "verify MODEL --record", "convert MODEL OUT"])
+def test_threads_out_of_range(verb: str, threads: str, herd: Herd, tmp_path: Path) -> None:
+    """Refused before anything is read: there is no such model."""
+    places = {"MODEL": tmp_path / "none.gguf", "OUT": tmp_path / "out.gguf"}
+    result = herd(*(places.get(word, word) for word in verb.split()), "--threads", threads)
+    assert (result.status, result.out) == (2, "")
+    assert f"threads must be a whole number from 1 to 1024, not {threads}" in result.err
