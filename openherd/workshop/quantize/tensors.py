@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from openherd.checkpoints.source import U8
 from openherd.errors import FormatError
 from openherd.kernels.quantize_rows import F32, RowQuantizer
 from openherd.quant.dequantize import dequantize
+from openherd.quant.finite import finite
 from openherd.quant.quantize import quantize
 from openherd.quant.types import PLAIN_TYPES, BlockType
 from openherd.workshop.importance import Importance
@@ -64,7 +65,7 @@ class TensorQuantizer:
         )
         self.results.append(result)
         if target is tensor.type:
-            return tensor
+            return tensor if target.name not in PLAIN_TYPES else replace(tensor, chunks=lambda: _checked(tensor))
         return PlannedTensor(tensor.name, tensor.shape, target, lambda: self._quantized(tensor, target, result))
 
     def _quantized(self, tensor: PlannedTensor, target: BlockType, result: TensorResult) -> Iterator[U8]:
@@ -93,6 +94,14 @@ class TensorQuantizer:
         return blocks
 
 
+def _checked(tensor: PlannedTensor) -> Iterator[U8]:
+    """What stays as it is, of plain numbers. Raises FormatError where one is not finite."""
+    for raw in tensor.chunks():
+        if not finite(raw, tensor.type).all():
+            raise _not_finite(tensor.name)
+        yield raw
+
+
 def _floats(rows: U8, type: BlockType) -> F32:
     """Float32 rows; those of the file itself where they are that already."""
     if type.name == "F32" and rows.flags.c_contiguous:
@@ -104,8 +113,12 @@ def _floats(rows: U8, type: BlockType) -> F32:
 
 def _not_held(name: str, x: F32, type: BlockType) -> FormatError:
     if not np.isfinite(x).all():
-        return FormatError(f"{name} holds weights that are not finite numbers (NaN or infinity)")
+        return _not_finite(name)
     return FormatError(f"{name} holds weights that are too large for {type.name}")
+
+
+def _not_finite(name: str) -> FormatError:
+    return FormatError(f"{name} holds weights that are not finite numbers (NaN or infinity)")
 
 
 def _of_each_expert(start: int, stop: int, per_expert: int) -> Iterator[tuple[int, range]]:

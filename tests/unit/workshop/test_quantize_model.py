@@ -16,6 +16,7 @@ from openherd.checkpoints.gguf_header import read_header
 from openherd.checkpoints.gguf_writer import PlannedTensor
 from openherd.errors import FormatError, HerdError, InputError, OutputError, UnsupportedError
 from openherd.quant.dequantize import dequantize
+from openherd.quant.quantize import quantize
 from openherd.quant.quantize_search import search
 from openherd.quant.types import BLOCK_TYPES
 from openherd.workshop.convert.run import convert
@@ -26,6 +27,7 @@ from openherd.workshop.quantize.report import Report
 from openherd.workshop.quantize.run import QuantizeOptions, Text, run_quantize
 from tests.checkpoint_files import FFN, entry, f32, tiny_llama
 from tests.unit.llm.tiny_file import write_model
+from tests.unit.workshop.golden_models import model
 from tests.unit.workshop.quiet import Quiet
 
 WORDS = Text("words.txt", "hello world, this is a text to be read; hello " * 6)
@@ -222,6 +224,22 @@ def test_weights_that_are_no_numbers(bad: float, tiny_model: Path, tmp_path: Pat
     source, out = broken_model(tmp_path, bad), tmp_path / "out.gguf"
     with pytest.raises(FormatError, match=r"blk.1.ffn_up.weight holds weights that are not finite"):
         quantized(source, out, "Q4_0")
+    assert os.listdir(tmp_path) == ["broken.gguf"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+@pytest.mark.parametrize("type_name", ["F32", "F16", "BF16"])
+def test_weights_that_stay_and_are_no_numbers(bad: float, type_name: str, tmp_path: Path) -> None:
+    """A norm; and, in its 16 bits, a router, which no mix changes."""
+    file, name = model(experts=True), "output_norm.weight" if type_name == "F32" else "blk.1.ffn_gate_inp.weight"
+    weight = next(t for t in file.tensors if t.name == name)
+    values = np.ones(weight.dims[::-1], np.float32)
+    values.reshape(-1)[-3] = bad
+    weight.data, weight.type_id = quantize(values, BLOCK_TYPES[type_name]).tobytes(), BLOCK_TYPES[type_name].ggml_id
+    source = tmp_path / "broken.gguf"
+    source.write_bytes(file.build())
+    with pytest.raises(FormatError, match=f"{name} holds weights that are not finite"):
+        quantized(source, tmp_path / "out.gguf", "Q8_0")
     assert os.listdir(tmp_path) == ["broken.gguf"]
 
 
