@@ -21,12 +21,16 @@ from openherd.checkpoints.source import Tensor, TensorSource
 from openherd.config import ModelConfig
 from openherd.errors import UnsupportedError
 from openherd.quant.dequantize import dequantize
+from openherd.quant.finite import finite
 from openherd.quant.quantize import HALF_MAX, quantize
-from openherd.quant.types import BlockType
+from openherd.quant.types import BLOCK_TYPES, BlockType
 
+F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 TypeOf = Callable[[Tensor], BlockType]
 _CHUNK_VALUES = 1 << 20
+_BF16 = BLOCK_TYPES["BF16"]
+_LARGEST = {"F16": HALF_MAX, "BF16": 3.3895314e38}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,17 @@ def _planned(name: str, parts: list[_Part], type_of: TypeOf, head_dim: int, *, s
 def _rounded(tensor: Tensor, rows: U8, type: BlockType) -> U8:
     """Raises UnsupportedError for values that the type cannot hold."""
     values = dequantize(rows, tensor.type)
-    if type.name == "F16":
-        finite = np.isfinite(values)
-        if (np.abs(values, where=finite, out=np.zeros_like(values)) > HALF_MAX).any():
-            raise UnsupportedError(
-                f"{tensor.name} holds values beyond {HALF_MAX:g}, the largest of f16", hint="try: --dtype bf16"
-            )
-    return quantize(values, type)
+    raw = quantize(values, type)
+    if _becomes_infinite(values, raw, type):
+        helps = type.name == "F16" and not _becomes_infinite(values, quantize(values, _BF16), _BF16)
+        raise UnsupportedError(
+            f"{tensor.name} holds values beyond {_LARGEST[type.name]:g}, the largest of {type.name.lower()}",
+            hint=f"try: --dtype {'bf16' if helps else 'f32'}",
+        )
+    return raw
+
+
+def _becomes_infinite(values: F32, raw: U8, type: BlockType) -> bool:
+    """Whether a finite value does, as blocks of a plain type."""
+    lost = ~finite(raw, type)
+    return bool(lost.any()) and bool(np.isfinite(values.reshape(-1)[lost]).any())

@@ -189,6 +189,24 @@ def test_what_f16_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"], "what cannot be gone on with is not left behind"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "hint"),
+    [("bf16", np.finfo("f4").max, "f32"), ("f16", -np.finfo("f4").max, "f32"), ("f16", 3e38, "bf16")],
+)
+@pytest.mark.parametrize("target", ["safetensors", "gguf"])
+def test_no_finite_value_becomes_infinite(dtype: str, value: float, hint: str, target: str, tmp_path: Path) -> None:
+    """The largest float32 rounds to infinity in bfloat16, which is no way out then; what was infinite may stay so."""
+    file = model()
+    t = tensor(file, "blk.1.ffn_up.weight")
+    t.data = np.where(np.arange(96 * 32) == 77, np.float32(value), np.float32(np.inf)).astype("<f4").tobytes()
+    path, out = source(tmp_path / "x.gguf", file), tmp_path / "out"
+    with pytest.raises(UnsupportedError, match=r"layers\.1\.mlp\.up_proj|blk\.1\.ffn_up") as refusal:
+        convert(path, out, target, dtype=dtype, with_golden=False)
+    assert refusal.value.hint == f"try: --dtype {hint}"
+    assert not out.exists()
+    convert(path, out, target, dtype=hint, with_golden=False)
+
+
 def test_shards(tmp_path: Path) -> None:
     path = source(tmp_path / "x.gguf")
     convert(path, tmp_path / "hf", "safetensors", max_shard_bytes=40_000)
