@@ -43,16 +43,31 @@ class Importance:
     num_chunks: int
     chunk_len: int  # tokens
 
-    def of(self, name: str, n_rows: int, width: int) -> F32 | None:
-        """What each column of the weight counts, mean 1: [E, width]; None where the text says nothing of this one.
+    def covers(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether the text says something of the weight [N, K], or [E, N, K] of experts.
 
-        Raises FormatError when the tensor has another width, or its rows do not divide among the experts.
+        Raises FormatError when it is for another number of columns or experts; one for all experts will do.
         """
         sums = self.sums.get(name)
         if sums is None:
+            return False
+        n_experts = shape[0] if len(shape) > 2 else 1
+        if sums.shape[1] != shape[-1]:
+            raise FormatError(
+                f"the importance of {name} is for {sums.shape[1]} columns, and the weight has {shape[-1]}"
+            )
+        if len(sums) not in (1, n_experts):
+            raise FormatError(f"the importance of {name} is for {len(sums)} experts, and the weight has {n_experts}")
+        return True
+
+    def of(self, name: str, shape: tuple[int, ...]) -> F32 | None:
+        """What each column of the weight counts, mean 1: [E or 1, K]; None where the text says nothing of this one.
+
+        Raises what `covers` raises.
+        """
+        if not self.covers(name, shape):
             return None
-        if sums.shape[1] != width or n_rows % len(sums):
-            raise FormatError(f"the importance of {name} is for {sums.shape[1]} columns, and the weight has {width}")
+        sums = self.sums[name]
         mean = sums / np.maximum(self.counts[name], 1.0)[:, None]
         scale = mean.mean(axis=1, keepdims=True)
         flat = np.where(scale > 0, mean / np.where(scale > 0, scale, 1.0), 1.0)

@@ -18,7 +18,7 @@ def test_mutated_importance(tmp_path: Path) -> None:
     def read() -> None:
         importance = read_importance(path)
         for name, sums in importance.sums.items():
-            assert np.isfinite(importance.of(name, len(sums), sums.shape[1])).all()
+            assert np.isfinite(importance.of(name, (len(sums), 1, sums.shape[1]))).all()
 
     accepted = 0
     for seed in seeds(seconds(0.5), at_least=200):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openherd.quant.types import PLAIN_TYPES
 from openherd.store.progress import megabytes
 from openherd.workshop.divergence import Divergence, document, lines
 from openherd.workshop.quantize.tensors import TensorResult
@@ -49,6 +50,13 @@ class Report:
         """Tensors whose rows are not whole blocks of the type that the mix wanted."""
         return [tensor for tensor in self.tensors if tensor.type != tensor.wanted]
 
+    @property
+    def _coverage(self) -> str:
+        """Of how many tensors the importance is, where not of all that have codes to be chosen."""
+        coded = [tensor for tensor in self.worst if tensor.type not in PLAIN_TYPES]
+        num_weighted = sum(tensor.weighted for tensor in coded)
+        return "" if num_weighted == len(coded) else f", for {num_weighted} of {len(coded)} tensors"
+
     def document(self) -> dict[str, Any]:
         return {
             "path": str(self.path),
@@ -67,6 +75,7 @@ class Report:
                     "source_type": t.source_type,
                     "type": t.type,
                     "bytes": t.nbytes,
+                    "weighted": t.weighted,
                     "relative_error": t.relative_error,
                 }
                 for t in self.worst
@@ -84,7 +93,7 @@ class Report:
             yield f"  other types      {len(self.fallbacks)} tensors have rows of no whole blocks: {', '.join(pairs)}"
         if importance := self.recipe["importance"]:
             texts = ", ".join(importance["texts"]) or "a text it does not name"
-            yield f"  importance       {importance['chunks']} chunks of {texts}"
+            yield f"  importance       {importance['chunks']} chunks of {texts}{self._coverage}"
         if self.requantized:
             yield "  quantised twice  the source had lost precision already; what follows is the second loss alone"
         if self.evaluation is not None:

@@ -12,7 +12,7 @@ from time import perf_counter
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.gguf_writer import KeyValue, write_gguf
 from openherd.checkpoints.new_file import Progress as Written
-from openherd.errors import CapacityError, InputError, OutputError, UnsupportedError
+from openherd.errors import CapacityError, FormatError, InputError, OutputError, UnsupportedError
 from openherd.options import EngineOptions
 from openherd.store.progress import Progress
 from openherd.store.resolve import resolve
@@ -138,7 +138,7 @@ def _check_matrix(source: Source, out: Path, matrix: Path, overwrite: bool) -> N
 
 def _importance(source: Source, options: QuantizeOptions, progress: Progress) -> Importance | None:
     if options.calibrate is None:
-        return None if options.importance is None else read_importance(options.importance)
+        return None if options.importance is None else _read_importance(source, options.importance)
     text = options.calibrate
     weights = {tensor.name: tensor.shape for tensor in source.tensors if len(tensor.shape) > 1}
     progress.say(f"reading {text.name} through {source.name} for the importance of each column")
@@ -148,6 +148,16 @@ def _importance(source: Source, options: QuantizeOptions, progress: Progress) ->
     progress.finish()
     if options.importance is not None:
         write_importance(options.importance, importance)
+    return importance
+
+
+def _read_importance(source: Source, path: Path) -> Importance:
+    importance = read_importance(path)
+    if not any(tensor.name in importance.sums for tensor in source.tensors):
+        raise FormatError(
+            f"{path.name} has the importance of no tensor of {source.name}: it is of another model",
+            hint="--calibrate TEXT finds that of this one",
+        )
     return importance
 
 

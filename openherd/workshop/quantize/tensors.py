@@ -30,6 +30,7 @@ class TensorResult:
     wanted: str  # by the mix, where the rows' length allowed it
     n_values: int
     nbytes: int
+    weighted: bool  # by an importance of its columns
     squared_error: float = 0.0  # sum over the values of importance * (w - w')^2
     power: float = 0.0  # sum of importance * w^2
 
@@ -50,6 +51,7 @@ class TensorQuantizer:
         self.results: list[TensorResult] = []
 
     def plan(self, tensor: PlannedTensor) -> PlannedTensor:
+        """Raises FormatError for an importance matrix that does not fit the tensor."""
         weighted = self._importance is not None
         wanted = self._mix.type_for(tensor.name, tensor.shape, self._model, weighted=weighted)
         target = tensor.type if wanted is None else fitting(wanted, tensor.shape)
@@ -62,15 +64,21 @@ class TensorQuantizer:
             target.name if wanted is None or target is tensor.type else wanted.name,
             math.prod(tensor.shape),
             math.prod(tensor.shape[:-1]) * target.row_bytes(tensor.shape[-1]),
+            self._is_weighted(tensor, target),
         )
         self.results.append(result)
         if target is tensor.type:
             return tensor if target.name not in PLAIN_TYPES else replace(tensor, chunks=lambda: _checked(tensor))
         return PlannedTensor(tensor.name, tensor.shape, target, lambda: self._quantized(tensor, target, result))
 
+    def _is_weighted(self, tensor: PlannedTensor, target: BlockType) -> bool:
+        if self._importance is None or target is tensor.type or target.name in PLAIN_TYPES:
+            return False
+        return self._importance.covers(tensor.name, tensor.shape)
+
     def _quantized(self, tensor: PlannedTensor, target: BlockType, result: TensorResult) -> Iterator[U8]:
         width, n_rows, first = tensor.shape[-1], math.prod(tensor.shape[:-1]), 0
-        importance = self._importance.of(tensor.name, n_rows, width) if self._importance else None
+        importance = self._importance.of(tensor.name, tensor.shape) if self._importance else None
         n_experts = 1 if importance is None else len(importance)
         for raw in tensor.chunks():
             rows = raw.reshape(-1, tensor.type.row_bytes(width))

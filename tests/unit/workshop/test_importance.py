@@ -118,15 +118,18 @@ def test_file(gathered: Importance, tmp_path: Path) -> None:
 def test_weights_of_columns() -> None:
     sums = {"w": np.array([[1.0, 3.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0]])}
     importance = Importance(sums, {"w": np.array([2.0, 0.0])}, (), 1, 4)
-    columns = importance.of("w", 6, 4)
+    columns = importance.of("w", (2, 3, 4))
     assert columns is not None
     np.testing.assert_allclose(columns[0], [0.5, 1.5, 1e-4, 2.0])  # mean 1, and none counts nothing
     np.testing.assert_array_equal(columns[1], 1)  # an expert that the text never reached
-    assert importance.of("other", 6, 4) is None
-    with pytest.raises(FormatError, match="is for 4 columns"):
-        importance.of("w", 6, 5)
-    with pytest.raises(FormatError, match="is for 4 columns"):
-        importance.of("w", 5, 4)
+    assert importance.of("other", (2, 3, 4)) is None
+    with pytest.raises(FormatError, match="is for 4 columns, and the weight has 5"):
+        importance.of("w", (2, 3, 5))
+    for shape, experts in (((4, 3, 4), 4), ((6, 4), 1), ((5, 4), 1)):
+        with pytest.raises(FormatError, match=f"is for 2 experts, and the weight has {experts}"):
+            importance.of("w", shape)
+    one = Importance({"w": sums["w"][:1]}, {"w": np.array([2.0])}, (), 1, 4)
+    np.testing.assert_array_equal(one.of("w", (3, 2, 4)), columns[:1])  # the same for all experts
 
 
 def test_chunks() -> None:

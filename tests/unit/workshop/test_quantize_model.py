@@ -317,6 +317,48 @@ def test_importance_of_another_model(tiny_model: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "b.gguf").exists()
 
 
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"blk.9.attn_q.weight": (1, 32)}, "matrix.gguf has the importance of no tensor of tiny.gguf"),
+        ({"blk.0.attn_q.weight": (1, 64)}, "blk.0.attn_q.weight is for 64 columns, and the weight has 32"),
+        ({"blk.0.attn_q.weight": (2, 32)}, "blk.0.attn_q.weight is for 2 experts, and the weight has 1"),
+    ],
+)
+def test_a_matrix_that_does_not_fit_is_refused_first(
+    entries: dict[str, tuple[int, int]], says: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the golden values, which run the whole model."""
+
+    def too_late(*arguments: object, **options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("openherd.workshop.quantize.run.record", too_late)
+    matrix = matrix_of(tmp_path / "matrix.gguf", entries)
+    with pytest.raises(FormatError, match=says):
+        quantized(tiny_model, tmp_path / "out.gguf", "Q4_0", importance=matrix, golden=True)
+    assert os.listdir(tmp_path) == ["matrix.gguf"]
+
+
+def test_a_part_that_is_weighted_is_said(tiny_model: Path, tmp_path: Path) -> None:
+    some = matrix_of(tmp_path / "some.gguf", {"blk.0.attn_q.weight": (1, 32), "blk.1.attn_q.weight": (1, 32)})
+    report = quantized(tiny_model, tmp_path / "some-out.gguf", "Q4_0", importance=some)
+    assert [t.name for t in report.tensors if t.weighted] == ["blk.0.attn_q.weight", "blk.1.attn_q.weight"]
+    assert "  importance       1 chunks of a.txt, for 2 of 15 tensors" in report.lines()
+    assert sum(tensor["weighted"] for tensor in report.document()["tensors"]) == 2
+    full = quantized(tiny_model, tmp_path / "full.gguf", "Q4_0", calibrate=WORDS)
+    assert "  importance       1 chunks of words.txt" in full.lines()
+
+
+def matrix_of(path: Path, entries: dict[str, tuple[int, int]]) -> Path:
+    from openherd.workshop.importance import Importance, write_importance
+
+    sums = {name: np.ones(shape) for name, shape in entries.items()}
+    counts = {name: np.ones(shape[0]) for name, shape in entries.items()}
+    write_importance(path, Importance(sums, counts, ("a.txt",), 1, 32))
+    return path
+
+
 def read_importance_as(path: Path, out: Path, width: int) -> Path:
     from openherd.workshop.importance import Importance, read_importance, write_importance
 
