@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from openherd.workshop.importance import read_importance, write_importance
+from openherd.workshop.importance import Importance, write_importance
 from tests.checkpoint_files import DIM, LAYERS, entry
 from tests.unit.cli.conftest import Herd
 from tests.unit.workshop.golden_models import model, tensor
@@ -104,29 +104,19 @@ def test_compare_of_tensors_without_a_number(herd: Herd, tmp_path: Path, text: P
 
 
 def test_names_of_strangers_are_shown(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
-    """A file's name and a matrix's cannot steer the terminal, nor forge a line."""
-    folder = tmp_path / "we\x1b[31m\nird"
+    """A file's name and a matrix's cannot steer the terminal, nor forge a line of a report."""
+    folder, name = tmp_path / "we\x1b[31m\nird", "blk.0.attn_q.weight"
     folder.mkdir()
-    small, matrix = folder / "small.gguf", tmp_path / "matrix.gguf"
-    herd(
-        "quantize",
-        tiny_model,
-        tmp_path / "a.gguf",
-        "--type",
-        "Q4_0",
-        "--no-evaluate",
-        "--calibrate",
-        text,
-        "--importance",
-        matrix,
-    )
-    write_importance(matrix, replace(read_importance(matrix), texts=("\x1b]0;pwn\x07\n  mean KL          0",)))
-    made = herd("quantize", tiny_model, small, "--type", "Q4_0", "--no-evaluate", "--importance", matrix)
-    compared = herd("compare", tiny_model, small, text, "--tokens", "16")
+    source, small, matrix = folder / "\x1b[1m.gguf", folder / "small.gguf", tmp_path / "matrix.gguf"
+    source.write_bytes(tiny_model.read_bytes())
+    texts = ("\x1b]0;pwn\x07\n  mean KL          0",)
+    write_importance(matrix, Importance({name: np.ones((1, DIM))}, {name: np.ones(1)}, texts, 1, 32))
+    made = herd("quantize", source, small, "--type", "Q4_0", "--no-evaluate", "--importance", matrix)
+    compared = herd("compare", source, small, text, "--tokens", "16")
     for result in (made, compared):
         assert result.status == 0
         assert "we\u241b[31m\u240aird" in result.out
-        assert not {"\x1b", "\x07"} & set(result.out)
+        assert not {"\x1b", "\x07"} & set(result.out + result.err)
     assert "chunks of \u241b]0;pwn\u2407\u240a  mean KL" in made.out
 
 
