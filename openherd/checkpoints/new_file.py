@@ -294,7 +294,9 @@ class _Journal:
             if digest != _sha256(file, piece):
                 break
             kept.append(digest)
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in [self._plan, *kept]))
+        with os.fdopen(_open(self.path), "w") as journal:
+            journal.truncate()
+            journal.write("".join(json.dumps(line) + "\n" for line in [self._plan, *kept]))
         return len(kept)
 
     def _digests(self) -> Iterator[str]:

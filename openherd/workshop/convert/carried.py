@@ -26,14 +26,16 @@ def carried_files(folder: Path, *, tokenizer: bool) -> dict[str, bytes]:
     """Files of a model folder that are taken over as they are."""
     found: dict[str, bytes] = {}
     for path in sorted(folder.iterdir()):
-        paper = path.name.lower().startswith(_PAPERS)
-        if path.is_file() and (
-            paper or path.name == "generation_config.json" or (tokenizer and path.name in _TOKENIZER)
-        ):
+        if path.is_file() and is_carried(path.name) and (tokenizer or path.name not in _TOKENIZER):
             if path.stat().st_size > _MAX_BYTES:
                 raise InputError(f"{path} has more than {_MAX_BYTES >> 20} MiB, too much to be carried along")
             found[path.name] = path.read_bytes()
     return found
+
+
+def is_carried(name: str) -> bool:
+    """Whether a new folder can have a file of this name from the old one; what is made has such names too."""
+    return name.lower().startswith(_PAPERS) or name == "generation_config.json" or name in _TOKENIZER
 
 
 def made_files(checkpoint: Checkpoint) -> dict[str, bytes]:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from openherd.checkpoints.families import by_name
 from openherd.checkpoints.gguf_writer import PlannedTensor
 from openherd.checkpoints.hf_folder import read_hf_folder
-from openherd.checkpoints.new_file import OnProgress, require_alone, sync_folder, unfinished, write_new_text
+from openherd.checkpoints.new_file import OnProgress, sync_folder, unfinished, write_new_text
 from openherd.checkpoints.planned_tensors import copied_tensor, planned_tensors
 from openherd.checkpoints.safetensors_writer import fill_shards, forget_journals, shards_of
 from openherd.checkpoints.source import Checkpoint
@@ -23,6 +19,7 @@ from openherd.checkpoints.written_hf_config import hf_config
 from openherd.errors import InputError, OutputError
 from openherd.workshop.convert.carried import carried_files, made_files
 from openherd.workshop.convert.check import require_same_from_hf
+from openherd.workshop.convert.partial_folder import LOCK, alone, discard
 from openherd.workshop.convert.types import HF_DTYPES, Dtype, type_of
 from openherd.workshop.golden.places import FILE
 
@@ -30,7 +27,6 @@ _CONFIG = "config.json"
 # To these transformers gives a padding token of its own where config.json names none; SmolLM3's lies outside of small
 # vocabularies, and then nothing loads.
 _OWN_PADDING = ("gemma2", "gemma3_text", "phi3", "smollm3")
-_LOCK = ".lock"  # in the partial folder, and gone with it
 
 
 def write(
@@ -66,48 +62,32 @@ def _fill(
     resume_key: str,
     on_progress: OnProgress | None,
 ) -> int:
-    """Raises BusyError when another process fills the same folder, before anything in it is touched."""
+    """Raises as `alone`, before anything in the partial folder is touched."""
     partial = unfinished(out)
     try:
-        with _alone(partial, out):
+        with alone(partial, out):
             for left in partial.iterdir():  # of a run with other shards
-                if left.name != _LOCK and not _is_of(shards, left.name):
+                if left.name != LOCK and not _is_of(shards, left.name):
                     left.unlink()
             try:
                 kept = fill_shards(partial, shards, resume_key=resume_key, on_progress=on_progress)
             except InputError:  # the source's fault: going on would fail again
-                _discard(partial)
+                discard(partial)
                 raise
             for name, data in files.items():
                 write_new_text(partial / name, data)
             forget_journals(partial, shards)
             sync_folder(partial)
             os.rename(partial, out)
-            (out / _LOCK).unlink()
+            (out / LOCK).unlink()
             sync_folder(out.parent)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from None
     return kept
 
 
-@contextmanager
-def _alone(partial: Path, out: Path) -> Iterator[None]:
-    """The partial folder, made if need be, and nobody else in it."""
-    partial.mkdir(exist_ok=True)
-    with (partial / _LOCK).open("a") as file:
-        require_alone(file, partial / _LOCK, out)
-        yield
-
-
 def _is_of(shards: dict[str, list[PlannedTensor]], name: str) -> bool:
     return name in shards or name.removesuffix(".journal") in shards
-
-
-def _discard(partial: Path) -> None:
-    """Under another name first, so that a run that begins meanwhile fills a folder of its own."""
-    gone = partial.with_name(f"{partial.name}.{secrets.token_hex(4)}.gone")
-    os.rename(partial, gone)
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _as_they_are(checkpoint: Checkpoint, dtype: Dtype) -> list[PlannedTensor]:

@@ -210,6 +210,15 @@ def test_what_is_not_right_any_more_is_made_again(tmp_path: Path, damage: str) -
     assert (tmp_path / "x").read_bytes() == head + b"aaaabbbb" + bytes(8)
 
 
+@pytest.mark.parametrize("planted", [".x.partial", ".x.partial.journal"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, planted: str) -> None:
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / planted).symlink_to(tmp_path / "mine")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_new_file(tmp_path / "x", b"head", [piece("a", 4, b"aaaa")], size=8, resume_key="k")
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
 def test_kill_at_random_points_then_resume(tmp_path: Path) -> None:
     """SIGKILL after 0 to 5 finished pieces, and inside one: the resumed file is that of an undisturbed run."""
     script = """

@@ -293,6 +293,44 @@ def test_a_second_run_to_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hf", "whole", "x.gguf"]
 
 
+def precious(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    (folder / "model.safetensors").write_text("mine")
+    return folder
+
+
+def test_a_folder_of_the_users_own_under_the_partial_name_is_left_alone(tmp_path: Path) -> None:
+    path = source(tmp_path / "x.gguf")
+    kept = precious(tmp_path / "precious")
+    (tmp_path / ".link.partial").symlink_to(kept)
+    precious(tmp_path / ".real.partial")
+    (precious(tmp_path / ".locked.partial") / ".lock").touch()
+    (tmp_path / ".file.partial").write_text("mine")
+    (tmp_path / ".inner.partial").mkdir()
+    (tmp_path / ".inner.partial" / ".lock").touch()
+    (tmp_path / ".inner.partial" / "model.safetensors.journal").symlink_to(kept / "thesis.txt")
+    was = {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file() and p != path}
+    for name in ("link", "real", "locked", "file", "inner"):
+        with pytest.raises(InputError, match=rf"\.{name}\.partial"):
+            convert(path, tmp_path / name, "safetensors", with_golden=False)
+        assert not (tmp_path / name).exists()
+    assert {p: p.read_text() for p in tmp_path.rglob("*") if p.is_file() and p != path} == was
+
+
+def test_what_another_run_left_in_the_partial_folder_goes(tmp_path: Path) -> None:
+    path = source(tmp_path / "x.gguf")
+    partial = tmp_path / ".hf.partial"
+    partial.mkdir()
+    names = (".lock", "model-00001-of-00003.safetensors", "model-00001-of-00003.safetensors.journal", "LICENSE.md",
+             "model.safetensors.index.json", "golden.json", ".tokenizer.json.0123abcd.new", "vocab.json")  # fmt: skip
+    for name in names:
+        (partial / name).write_text("old")
+    convert(path, tmp_path / "hf", "safetensors", with_golden=False)
+    convert(path, tmp_path / "whole", "safetensors", with_golden=False)
+    assert contents(tmp_path / "hf") == contents(tmp_path / "whole")
+
+
 def test_work_of_an_older_revision_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = source(tmp_path / "x.gguf")
 
