@@ -45,7 +45,7 @@ def open_hf(folder: Path) -> Checkpoint:
     require_family(read_json_keys(folder / CONFIG))
     files = read_hf_folder(folder)
     config, tensors = read_model(files)
-    tokenizer, _ = read_hf_tokenizer(folder, config.vocab_size, end_ids(files))
+    tokenizer, _ = read_hf_tokenizer(folder, config.vocab_size, end_ids(folder, files.keys))
     template, template_source = read_hf_template(folder)
     return Checkpoint(
         path=folder,
@@ -111,10 +111,10 @@ def read_model(folder: HFFolder) -> tuple[ModelConfig, dict[str, Tensor]]:
     return config, canonical_tensors(file, config)
 
 
-def end_ids(folder: HFFolder) -> tuple[int, ...]:
+def end_ids(folder: Path, config: JsonKeys) -> tuple[int, ...]:
     """Ids that end an answer, as generation_config.json and config.json say."""
-    generation = read_json_keys_if_there(folder.path / GENERATION)
-    return generation.wholes("eos_token_id") + folder.keys.wholes("eos_token_id")
+    generation = read_json_keys_if_there(folder / GENERATION)
+    return generation.wholes("eos_token_id") + config.wholes("eos_token_id")
 
 
 def read_license(folder: Path, keys: JsonKeys) -> str | None:

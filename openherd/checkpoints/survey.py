@@ -101,7 +101,7 @@ def _hf(folder: Path) -> Survey:
     made, unsupported = _tried(lambda: hf_folder.read_model(files))
     tokenizer = _NO_TOKENIZER
     if made:
-        read, why = _tried(lambda: read_hf_tokenizer(folder, made[0].vocab_size, hf_folder.end_ids(files)))
+        read, why = _tried(lambda: read_hf_tokenizer(folder, made[0].vocab_size, hf_folder.end_ids(folder, files.keys)))
         unsupported = unsupported or why
         if read:
             tokenizer = _tokenizer(*read)

@@ -9,7 +9,7 @@ from openherd.errors import FormatError
 from openherd.tokenizers.spec import Strip, TokenType
 
 # Rows of an embedding beyond the vocabulary, which no text reaches, are named as llama.cpp's converter names them.
-_PAD = "[PAD{}]"
+PAD = "[PAD{}]"
 
 
 @dataclass
@@ -67,6 +67,6 @@ class TokenTable:
                 )
             self.strips.pop(token_id, None)
         ids = range(vocab_size)
-        tokens = [self.tokens.get(i) or _PAD.format(i) for i in ids]
+        tokens = [self.tokens.get(i) or PAD.format(i) for i in ids]
         types = bytes(self.types[i] if self.tokens.get(i) else TokenType.UNUSED for i in ids)
         return tokens, types

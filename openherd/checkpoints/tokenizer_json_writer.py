@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from openherd.checkpoints.token_table import PAD
 from openherd.tokenizers.pretokenizers import pre_tokenizer
 from openherd.tokenizers.sentencepiece import merges_of
-from openherd.tokenizers.spec import TokenizerSpec, TokenType
+from openherd.tokenizers.spec import TokenizerSpec, TokenType, ids_of_types
 
 _SPACE = "▁"
 _SPECIAL = (TokenType.CONTROL, TokenType.UNKNOWN)
@@ -114,6 +115,14 @@ def _sentencepiece(spec: TokenizerSpec) -> dict[str, Any]:
     }
 
 
+def _vocabulary(spec: TokenizerSpec, merges: list[list[str]]) -> dict[str, int]:
+    """Without rows that no text reaches: a reader names these itself, and in the file they would be tokens."""
+    unused = {PAD.format(i): i for i in ids_of_types(spec.token_types, TokenType.UNUSED)}
+    for merge in merges if unused else ():
+        unused.pop("".join(merge), None)  # which has to be there for the library to read the merge
+    return {token: i for i, token in enumerate(spec.tokens) if token and unused.get(token) != i}
+
+
 def _model(spec: TokenizerSpec, merges: list[list[str]], *, ignore_merges: bool) -> dict[str, Any]:
     spm = spec.kind == "spm"
     unknown = spec.tokens[spec.unk_id] if spm and spec.unk_id is not None else None
@@ -126,7 +135,7 @@ def _model(spec: TokenizerSpec, merges: list[list[str]], *, ignore_merges: bool)
         "fuse_unk": spm,
         "byte_fallback": spm,
         "ignore_merges": ignore_merges,
-        "vocab": {token: token_id for token_id, token in enumerate(spec.tokens) if token},
+        "vocab": _vocabulary(spec, merges),
         "merges": merges,
     }
 

@@ -1,4 +1,4 @@
-"""Before anything is written: what the new file will say, read back by the reader of its family."""
+"""Before any tensor is written: what the new file will say, read back by the readers of its layout."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from openherd.checkpoints.families import Family, Present
 from openherd.checkpoints.gguf import LONGROPE_FACTORS, ROPE_FACTORS
 from openherd.checkpoints.gguf_keys import Keys
 from openherd.checkpoints.gguf_writer import KeyValue
+from openherd.checkpoints.hf_folder import end_ids
+from openherd.checkpoints.hf_template import read_hf_template
+from openherd.checkpoints.hf_tokenizer import read_hf_tokenizer
 from openherd.checkpoints.json_keys import JsonKeys
 from openherd.checkpoints.source import Checkpoint
 from openherd.config import ModelConfig
-from openherd.errors import UnsupportedError
+from openherd.errors import HerdError, UnsupportedError
+from openherd.tokenizers.spec import TokenizerSpec, TokenType
 from openherd.workshop.golden.rotation import rotation
-from openherd.workshop.verify.facts import config_differences
+from openherd.workshop.golden.vocabulary import facts, merges
+from openherd.workshop.verify.facts import config_differences, same_fact
+from openherd.workshop.verify.findings import shown
 
 _LAYER = "model.layers.0."
 
@@ -42,6 +48,35 @@ def require_same_from_hf(checkpoint: Checkpoint, family: Family, settings: Mappi
     """Raises UnsupportedError when config.json does not say all of the config."""
     config = family.hf_config(JsonKeys(out / "config.json", settings), _present(checkpoint))
     _require_same(checkpoint.config, config, "config.json")
+
+
+def require_same_tokenizer(checkpoint: Checkpoint, folder: Path, config: JsonKeys) -> None:
+    """Raises UnsupportedError when the files in `folder` do not say all of the tokenizer and the template."""
+    spec = checkpoint.tokenizer
+    try:
+        now, _ = read_hf_tokenizer(folder, len(spec.tokens), end_ids(folder, config))
+        template, _ = read_hf_template(folder)
+    except HerdError as error:
+        raise UnsupportedError(f"what openherd would write could not be read again: {error}") from None
+    difference = _tokenizer_difference(spec, now)
+    if difference is not None:
+        raise UnsupportedError(f"tokenizer.json cannot say this tokenizer as openherd would write it: {difference}")
+    if template != checkpoint.chat_template:
+        raise UnsupportedError("a Hugging Face folder cannot say this chat template as openherd would write it")
+
+
+def _tokenizer_difference(was: TokenizerSpec, now: TokenizerSpec) -> str | None:
+    """The first of what `herd verify` would find."""
+    rows = zip(was.tokens, was.token_types, now.tokens, now.token_types, strict=True)
+    for token_id, (text, kind, new_text, new_kind) in enumerate(rows):
+        if (text, kind) != (new_text, new_kind):
+            old, new = ((shown(t), TokenType(k).name) for t, k in ((text, kind), (new_text, new_kind)))
+            return f"token {token_id} is {' '.join(old)} and would be {' '.join(new)}"
+    then = facts(was)
+    for name, value in facts(now).items():
+        if not same_fact(name, then[name], value):
+            return f"{name} is {shown(then[name])} and would be {shown(value)}"
+    return None if list(merges(was)) == list(merges(now)) else "the merges would be others"
 
 
 def _present(checkpoint: Checkpoint) -> Present:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from openherd.checkpoints.families import by_name
 from openherd.checkpoints.gguf_writer import PlannedTensor
 from openherd.checkpoints.hf_folder import read_hf_folder
+from openherd.checkpoints.json_keys import JsonKeys
 from openherd.checkpoints.new_file import OnProgress, sync_folder, unfinished, write_new_text
 from openherd.checkpoints.planned_tensors import copied_tensor, planned_tensors
 from openherd.checkpoints.safetensors_writer import fill_shards, forget_journals, shards_of
@@ -18,7 +20,7 @@ from openherd.checkpoints.strict_json import read_json_object
 from openherd.checkpoints.written_hf_config import hf_config
 from openherd.errors import InputError, OutputError
 from openherd.workshop.convert.carried import carried_files, made_files
-from openherd.workshop.convert.check import require_same_from_hf
+from openherd.workshop.convert.check import require_same_from_hf, require_same_tokenizer
 from openherd.workshop.convert.partial_folder import LOCK, alone, discard
 from openherd.workshop.convert.types import HF_DTYPES, Dtype, type_of
 from openherd.workshop.golden.places import FILE
@@ -52,30 +54,39 @@ def write(
             files |= _meta_tokenizer(checkpoint)
     if golden is not None:
         files[FILE] = golden.encode() + b"\n"
-    return _fill(out, shards_of(tensors, max_shard_bytes), files, resume_key, on_progress)
+    config = JsonKeys(out / _CONFIG, settings)
+
+    def check(folder: Path) -> None:
+        if not from_hf:
+            require_same_tokenizer(checkpoint, folder, config)
+
+    return _fill(out, shards_of(tensors, max_shard_bytes), files, check, resume_key, on_progress)
 
 
 def _fill(
     out: Path,
     shards: dict[str, list[PlannedTensor]],
     files: dict[str, bytes],
+    check: Callable[[Path], None],
     resume_key: str,
     on_progress: OnProgress | None,
 ) -> int:
-    """Raises as `alone`, before anything in the partial folder is touched."""
+    """`check` looks at the small files before the tensors come. Raises as `alone`, before anything in the partial
+    folder is touched."""
     partial = unfinished(out)
     try:
         with alone(partial, out):
             for left in partial.iterdir():  # of a run with other shards
                 if left.name != LOCK and not _is_of(shards, left.name):
                     left.unlink()
+            for name, data in files.items():
+                write_new_text(partial / name, data)
             try:
+                check(partial)
                 kept = fill_shards(partial, shards, resume_key=resume_key, on_progress=on_progress)
             except InputError:  # the source's fault: going on would fail again
                 discard(partial)
                 raise
-            for name, data in files.items():
-                write_new_text(partial / name, data)
             forget_journals(partial, shards)
             sync_folder(partial)
             os.rename(partial, out)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from openherd.config import ModelConfig
 from openherd.errors import InputError, OutputError, UnsupportedError
 from openherd.quant.dequantize import dequantize
 from openherd.tokenizers import Tokenizer
+from openherd.tokenizers.spec import TokenType
 from openherd.workshop.convert import run
 from openherd.workshop.convert.run import convert
 from openherd.workshop.golden.places import golden_of
@@ -31,6 +34,7 @@ from openherd.workshop.golden.vocabulary import TEXTS
 from openherd.workshop.quantize.source import open_source
 from openherd.workshop.verify.run import golden_for, verify
 from tests.checkpoint_files import GGUFFile, array, entry, f32, text, texts, truth, u32
+from tests.unit.llm.tiny_llm import SPEC
 from tests.unit.tokenizers.small_vocabularies import spm_spec
 from tests.unit.workshop.golden_models import model, tensor, values
 
@@ -216,6 +220,66 @@ def test_shards(tmp_path: Path) -> None:
     assert sorted(set(index["weight_map"].values())) == shards
     assert all(p.stat().st_size < 45_000 for p in (tmp_path / "hf").glob("*.safetensors"))
     assert verify(tmp_path / "hf", golden_for(tmp_path / "hf", None)).strength == "same artifact"
+
+
+def with_last_tokens(*changed: tuple[str, int], **ids: int) -> GGUFFile:
+    """The last tokens, with other texts and types; and ids of special tokens."""
+    file = model()
+    start = len(SPEC.tokens) - len(changed)
+    tokens = [*SPEC.tokens[:start], *(name for name, _ in changed)]
+    types = [*SPEC.token_types[:start], *(kind for _, kind in changed)]
+    file.keys["tokenizer.ggml.tokens"] = texts(tokens)
+    file.keys["tokenizer.ggml.token_type"] = array(5, np.array(types, "<i4"))
+    return with_keys(file, {f"tokenizer.ggml.{name}_token_id": u32(i) for name, i in ids.items()})
+
+
+def with_keys(file: GGUFFile, keys: dict[str, tuple[int, bytes]]) -> GGUFFile:
+    file.keys |= keys
+    return file
+
+
+LAST = len(SPEC.tokens) - 1
+
+
+def test_rows_beyond_the_vocabulary_stay_unused(tmp_path: Path) -> None:
+    """As llama.cpp's converter names them; one that stands in the midst too."""
+    rows = [(f"[PAD{i}]", TokenType.UNUSED) for i in (LAST - 2, LAST - 1, LAST)]
+    rows[1] = ("<|own|>", TokenType.CONTROL)
+    convert(source(tmp_path / "x.gguf", with_last_tokens(*rows)), tmp_path / "hf", "safetensors")
+    vocab = json.loads((tmp_path / "hf" / "tokenizer.json").read_text())["model"]["vocab"]
+    assert [token for token in vocab if token.startswith("[PAD")] == []
+    for path in (tmp_path / "x.gguf", tmp_path / "hf"):
+        report = verify(path, golden_for(tmp_path / "hf", None))
+        assert report.passed, report.findings
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        (lambda: with_last_tokens(("[PAD1]", TokenType.UNUSED)), f"token {LAST} is '[PAD1]' UNUSED"),
+        (
+            lambda: with_last_tokens(("<x>", TokenType.UNUSED)),
+            f"token {LAST} is '<x>' UNUSED and would be '<x>' NORMAL",
+        ),
+        (lambda: with_last_tokens(("<x>", TokenType.BYTE)), "'<x>' BYTE and would be '<x>' NORMAL"),
+        (lambda: with_last_tokens(("<x>", TokenType.UNKNOWN)), "'<x>' UNKNOWN and would be '<x>' CONTROL"),
+        (lambda: with_last_tokens(("", TokenType.NORMAL)), f"'' NORMAL and would be '[PAD{LAST}]' UNUSED"),
+        (lambda: with_last_tokens(("twice", 1), ("twice", 1)), f"token {LAST - 1} is 'twice' NORMAL"),
+        (lambda: with_last_tokens(("<x>", TokenType.CONTROL), eom=LAST), f"eom_id is {LAST} and would be None"),
+        (lambda: with_last_tokens(("<x>", TokenType.NORMAL), padding=LAST), "'<x>' NORMAL and would be '<x>' CONTROL"),
+        (
+            lambda: with_keys(model(), {"tokenizer.chat_template": text("{#" + "x" * (1 << 20) + "#}")}),
+            "could not be read again",
+        ),
+    ],
+)
+def test_a_tokenizer_that_the_files_cannot_say_is_refused(
+    file: Callable[[], GGUFFile], says: str, tmp_path: Path
+) -> None:
+    path = source(tmp_path / "x.gguf", file())
+    with pytest.raises(UnsupportedError, match=re.escape(says)):
+        convert(path, tmp_path / "hf", "safetensors", with_golden=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"]
 
 
 @pytest.mark.parametrize("target", ["gguf", "safetensors"])
