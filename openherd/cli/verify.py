@@ -43,7 +43,7 @@ def verify(
         Make the golden values from this copy, which you trust, and keep them with it.
     golden
         A file of golden values, or a model that carries them, instead of those that came with the model; with
-        --record, the file to write.
+        --record, the file to write, which ends in .json.
     against
         Check the server at this address (http://HOST:PORT) instead of the file: ids, rendered chats, log-probabilities.
     """
@@ -98,13 +98,17 @@ def _record(path: Path, to: Path | None, threads: int | None, json: bool) -> int
 
 
 def _check_golden_target(to: Path) -> None:
-    """Recording again over golden values is meant; over a model or anything else it would destroy it."""
+    """Recording again over golden values is meant; over a model or anything else it would destroy it. By its `.json` a
+    file of golden values is told from a model."""
     from openherd.workshop.golden.places import golden_of
 
+    is_json = to.suffix == ".json"
     if not os.path.lexists(to):
+        if not is_json:
+            raise InputError(f"golden values in {to} would not be found again", hint="name a file that ends in .json")
         return
     try:
-        is_golden = to.suffix == ".json" and golden_of(to) is not None
+        is_golden = is_json and golden_of(to) is not None
     except FormatError:
         is_golden = False
     if not is_golden:

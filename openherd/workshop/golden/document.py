@@ -23,6 +23,7 @@ MAX_TENSORS = 1 << 16
 MAX_SAMPLES = 256
 MAX_IDS = 4096
 MAX_TEXT = 1 << 16
+MAX_TEMPLATE = 1 << 20  # characters, as files may have it; and of what it makes of a conversation
 MAX_SKETCH = 64
 
 
@@ -105,7 +106,7 @@ def read_golden(raw: bytes, where: str) -> Golden:
         config=document.plain("config"),
         rotation=document.numbers("rotation", most=MAX_IDS),
         vocabulary=_vocabulary(document.inner("vocabulary")),
-        template=document.text_or_none("template", most=MAX_TEXT),
+        template=document.text_or_none("template", most=MAX_TEMPLATE),
         chats=tuple(_chat(chat) for chat in document.items("chats", most=MAX_SAMPLES)),
         tensors={name: _tensor(t) for name, t in document.named("tensors", most=MAX_TENSORS)},
         next_tokens=tuple(_next_token(n) for n in document.items("next_tokens", most=MAX_SAMPLES)),
@@ -136,7 +137,7 @@ def _tokenized(fields: Fields) -> TokenizedText:
 
 def _chat(fields: Fields) -> RenderedChat:
     messages = tuple(message.texts(most=MAX_TEXT) for message in fields.items("messages", most=64))
-    value = RenderedChat(messages, fields.text_or_none("text", most=MAX_TEXT))
+    value = RenderedChat(messages, fields.text_or_none("text", most=MAX_TEMPLATE))
     fields.done()
     return value
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from openherd import __version__
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.source import Checkpoint
-from openherd.errors import TemplateError, UnsupportedError
+from openherd.errors import FormatError, TemplateError, UnsupportedError
 from openherd.tokenizers import ChatTemplate, Tokenizer
 from openherd.workshop.golden.chats import CHATS, render
-from openherd.workshop.golden.document import MAX_BYTES, Golden, RenderedChat
+from openherd.workshop.golden.document import MAX_BYTES, Golden, RenderedChat, read_golden
 from openherd.workshop.golden.next_tokens import TOP, measured
 from openherd.workshop.golden.rotation import rotation
 from openherd.workshop.golden.tensors import tensor_facts
@@ -25,7 +25,7 @@ def record(path: Path, *, threads: int | None = None, say: Say = lambda text: No
     """Golden values of the model at `path`: reads every tensor and runs the model on short prompts.
 
     Raises HerdError for a model that openherd does not run, as nothing could be promised about it, and UnsupportedError
-    for one of so many tensors that the values would be too long to travel with it.
+    for one of so many tensors that the values would be too long to travel with it, or whose values a reader refuses.
     """
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer(checkpoint.tokenizer)
@@ -44,10 +44,17 @@ def record(path: Path, *, threads: int | None = None, say: Say = lambda text: No
         tensors=tensors,
         next_tokens=tuple(replace(one, top=one.top[:TOP]) for one in result.next_tokens),
     )
-    if len(golden.to_json()) > MAX_BYTES:
+    document = golden.to_json()
+    if len(document) > MAX_BYTES:
         raise UnsupportedError(
             f"golden values of {len(tensors):,} tensors take more than {MAX_BYTES >> 20} MiB", hint="try: --no-golden"
         )
+    try:
+        read_golden(document.encode(), "its golden values")
+    except FormatError as error:
+        raise UnsupportedError(
+            f"{path} has values beyond what can be recorded; {error}", hint="try: --no-golden"
+        ) from None
     return golden
 
 

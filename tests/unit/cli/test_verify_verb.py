@@ -30,3 +30,10 @@ def test_golden_values_may_be_recorded_again(herd: Herd, tiny_model: Path, tmp_p
     for _ in range(2):
         assert herd("verify", tiny_model, "--record", "--golden", place).status == 0
     assert "openherd_golden" in json.loads(place.read_text())
+
+
+def test_values_are_recorded_where_they_can_be_read(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
+    result = herd("verify", tiny_model, "--record", "--golden", tmp_path / "values.golden")
+    assert result.status == 2
+    assert ".json" in result.err
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import pytest
 
 from openherd.checkpoints.gguf_header import read_header
 from openherd.cli import main
-from openherd.errors import FormatError, InputError
+from openherd.errors import FormatError, InputError, UnsupportedError
 from openherd.workshop.golden.document import TensorFacts, read_golden
 from openherd.workshop.golden.places import attach, golden_of
 from openherd.workshop.golden.record import record
@@ -195,6 +195,31 @@ def test_record_keeps_everything_else_of_the_file(tmp_path: Path) -> None:
 
 def test_values_survive_their_json(golden: str) -> None:
     assert read_golden(golden.encode(), "x").to_json() == golden
+
+
+def with_template(path: Path, template: str) -> Path:
+    file = model()
+    file.keys["tokenizer.chat_template"] = text(template)
+    path.write_bytes(file.build())
+    return path
+
+
+def test_long_templates_and_chats(tmp_path: Path) -> None:
+    """A template as long as files may have it does not compile, and is compared as text."""
+    long_chat = with_template(tmp_path / "chat.gguf", "{{ 'x' * 200000 }}")
+    attach(record(long_chat), long_chat)
+    assert checked(long_chat).passed
+    long_template = with_template(tmp_path / "template.gguf", "{#" + "x" * ((1 << 20) - 4) + "#}")
+    attach(record(long_template), long_template)
+    findings = {finding.name: finding.outcome for finding in checked(long_template).findings}
+    assert findings.pop("rendered chats") == "unchecked"
+    assert set(findings.values()) == {"right"}
+
+
+def test_values_that_could_not_be_read_again_are_not_recorded(tmp_path: Path) -> None:
+    path = with_template(tmp_path / "x.gguf", "{#" + "x" * (1 << 20) + "#}")
+    with pytest.raises(UnsupportedError, match="golden values: 'template'"):
+        record(path)
 
 
 def test_a_file_of_golden_values_beside_the_model(golden: str, tmp_path: Path) -> None:
