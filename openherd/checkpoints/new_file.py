@@ -76,8 +76,9 @@ def write_new_file(
     Returns how many pieces were taken over from an interrupted run. `final_head`, asked when the pieces are written,
     gives as many bytes to stand in the place of `head`.
 
-    Pieces lie in order and do not overlap. An existing file of that name is replaced at the very end. Raises
-    OutputError (no space, no permission, another run at work); what a piece's `chunks` raises goes through.
+    Pieces lie in order and do not overlap. An existing file of that name is replaced at the very end, and its owner and
+    permissions stay; a link is replaced too, not what it leads to. Raises OutputError (no space, no permission, another
+    run at work); what a piece's `chunks` raises goes through.
     """
     partial = _partial(path, resume_key)
     try:
@@ -120,6 +121,7 @@ def fill_file(
     named = named or path
     with explained(named, size), os.fdopen(_open(path), "r+b") as file:
         require_alone(file, path, named)
+        _keep_permissions(file, named)
         journal = _Journal(path, plan.hexdigest()) if resume_key is not None else None
         kept = journal.sound(file, pieces) if journal else 0
         _require_space(named, size - (pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else 0))
@@ -148,6 +150,19 @@ def _open(path: Path) -> int:
         os.close(handle)
         raise OSError(errno.EINVAL, "it is not a regular file")
     return handle
+
+
+def _keep_permissions(file: BinaryIO, replaced: Path) -> None:
+    """Owner and permissions of the file that `file` will replace, before there is anything in it to be read."""
+    try:
+        old = os.lstat(replaced)
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(old.st_mode):
+        with suppress(PermissionError):  # only root gives files away
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
+        with suppress(PermissionError):  # of a file system without permissions
+            os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
 
 
 def forget_journal(path: Path) -> None:

@@ -89,7 +89,7 @@ def _record(path: Path, to: Path | None, threads: int | None, json: bool) -> int
     if to is None:
         to = attach(values, path)
     else:
-        write_new_text(to, values.to_json() + "\n")
+        write_new_text(to.resolve(), values.to_json() + "\n")
     if json:
         output.document({"model": str(path), "golden": str(to), "golden_sha256": values.sha256})
     else:

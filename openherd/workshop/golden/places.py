@@ -43,11 +43,11 @@ def golden_of(path: Path) -> Golden | None:
 def attach(golden: Golden, path: Path) -> Path:
     """Write the values where the model at `path` carries them: into a GGUF file, written anew, or beside the others.
 
-    Returns the file that was written. Raises OutputError.
+    A link stays one: what it leads to is written. Returns the file that was written. Raises OutputError.
     """
     if path.is_dir() or path.suffix == ".safetensors":
         place = (path if path.is_dir() else path.parent) / FILE
-        write_new_text(place, golden.to_json() + "\n")
+        write_new_text(place.resolve(), golden.to_json() + "\n")
         return place
     header = read_header(path)
     if header.keys.get("split.count", 1) != 1:
@@ -56,7 +56,7 @@ def attach(golden: Golden, path: Path) -> Path:
         key: Encoded(memoryview(header.file)[start:end]) for key, (start, end) in header.key_places.items()
     }
     keys[KEY] = golden.to_json()
-    write_gguf(path, keys, [_copied(header, info) for info in header.tensors.values()])
+    write_gguf(path.resolve(), keys, [_copied(header, info) for info in header.tensors.values()])
     return path
 
 

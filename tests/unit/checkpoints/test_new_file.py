@@ -58,6 +58,22 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: B
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_file_that_replaces_another_keeps_its_permissions(tmp_path: Path) -> None:
+    """Also while it is written."""
+    (tmp_path / "x").touch(0o640)
+    os.chmod(tmp_path / "x", 0o640)
+    modes: list[int] = []
+
+    def chunks() -> Iterator[np.ndarray]:
+        modes.extend(p.stat().st_mode & 0o777 for p in tmp_path.glob(".x.*.new"))
+        yield np.frombuffer(b"aaaa", np.uint8)
+
+    write_new_file(tmp_path / "x", b"head", [Piece("a", 4, 4, chunks)], size=8)
+    assert modes == [0o640]
+    assert (tmp_path / "x").read_bytes() == b"headaaaa"
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize("data", [b"123", b"12345"])
 def test_a_piece_of_another_size_than_planned_is_a_defect(tmp_path: Path, data: bytes) -> None:
     wrong = Piece("a", 0, 4, lambda: [np.frombuffer(data, np.uint8)])

@@ -37,3 +37,13 @@ def test_values_are_recorded_where_they_can_be_read(herd: Herd, tiny_model: Path
     assert result.status == 2
     assert ".json" in result.err
     assert not list(tmp_path.iterdir())
+
+
+def test_values_go_where_a_link_leads(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
+    place, link = tmp_path / "golden.json", tmp_path / "link.json"
+    assert herd("verify", tiny_model, "--record", "--golden", place).status == 0
+    place.chmod(0o600)
+    link.symlink_to(place)
+    assert herd("verify", tiny_model, "--record", "--golden", link).status == 0
+    assert link.is_symlink()
+    assert place.stat().st_mode & 0o777 == 0o600

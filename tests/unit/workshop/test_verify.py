@@ -193,6 +193,26 @@ def test_record_keeps_everything_else_of_the_file(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
+def test_record_keeps_permissions_and_links(golden: str, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    path = tmp_path / "real" / "x.gguf"
+    path.write_bytes(model().build())
+    path.chmod(0o600)
+    link = tmp_path / "link.gguf"
+    link.symlink_to(path)
+    assert attach(read_golden(golden.encode(), "golden"), link) == link
+    assert link.is_symlink()
+    assert golden_of(path) is not None
+    assert path.stat().st_mode & 0o777 == 0o600
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    (tmp_path / "real" / "values").touch(0o640)
+    (folder / "golden.json").symlink_to(tmp_path / "real" / "values")
+    attach(read_golden(golden.encode(), "golden"), folder)
+    assert (tmp_path / "real" / "values").read_text() == golden + "\n"
+    assert (tmp_path / "real" / "values").stat().st_mode & 0o777 == 0o640
+
+
 def test_values_survive_their_json(golden: str) -> None:
     assert read_golden(golden.encode(), "x").to_json() == golden
 
