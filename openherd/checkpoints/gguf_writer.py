@@ -27,6 +27,7 @@ MAX_TENSOR_NAME = 63  # bytes; ggml keeps 64 with the final zero
 # The value type of each of NumPy's numbers, which is how a caller chooses one.
 _TYPE_OF = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
 _STRING, _ARRAY = 8, 9
+_ALIGNMENT = "general.alignment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,12 @@ def write_gguf(
 
     A key's type is that of a NumPy scalar or array; a plain whole number becomes the first of uint32, int32, uint64
     and int64 that holds it, a plain float float32, a list an array of strings. Tensors are aligned to the key
-    `general.alignment`, which may be left out for 32. Raises OutputError when the file cannot be written, ValueError
-    for input that GGUF cannot express.
+    `general.alignment`, which may be left out for 32 and is written as uint32, of whatever type a copied one is. Raises
+    OutputError when the file cannot be written, ValueError for input that GGUF cannot express.
     """
-    alignment = _alignment(keys.get("general.alignment", DEFAULT_ALIGNMENT))
+    alignment = _alignment(keys.get(_ALIGNMENT, DEFAULT_ALIGNMENT))
+    if _ALIGNMENT in keys:
+        keys = {**keys, _ALIGNMENT: np.uint32(alignment)}
     _check(tensors)
     offsets, end = [], 0
     for tensor in tensors:
@@ -99,11 +102,12 @@ def write_gguf(
 
 
 def _alignment(value: KeyValue) -> int:
-    """A copied key is four bytes of type and four of number; others would not be read by anyone."""
+    """A copied key is four bytes of type and a number, of any whole type that a file may have it in."""
     if isinstance(value, Encoded):
-        kind, value = struct.unpack("<II", value.raw) if len(value.raw) == 8 else (0, 0)
-        value = value if kind == _TYPE_OF["u4"] else 0
-    if not isinstance(value, int | np.integer) or value < 8 or value & (value - 1):
+        (kind,) = struct.unpack("<I", value.raw[:4])
+        code = next((code for code, number in _TYPE_OF.items() if number == kind and code[0] in "ui"), None)
+        value = 0 if code is None else np.frombuffer(value.raw[4:], f"<{code}")[0]
+    if not isinstance(value, int | np.integer) or value < 8 or value & (value - 1) or value >= 1 << 32:
         raise ValueError(f"the alignment must be a power of two of at least 8, as 32 bits, not {value}")
     return int(value)
 

@@ -96,9 +96,10 @@ def quantize(
 
 
 def _text(name: str | None) -> Text:
+    from openherd.checkpoints.file_name import file_name
     from openherd.workshop.quantize.run import Text
     from openherd.workshop.texts import DEFAULT_TEXT, default_text
 
     if name is None:
         return Text(DEFAULT_TEXT, default_text())
-    return Text("standard input" if name == "-" else Path(name).name, read_text(name))
+    return Text("standard input" if name == "-" else file_name(Path(name)), read_text(name))

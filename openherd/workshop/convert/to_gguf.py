@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openherd.checkpoints.families import by_name
+from openherd.checkpoints.file_name import file_name
 from openherd.checkpoints.gguf_header import read_header
 from openherd.checkpoints.gguf_parts import read_gguf
 from openherd.checkpoints.gguf_tokenizer_writer import tokenizer_keys
@@ -84,7 +85,7 @@ def _from_folder(checkpoint: Checkpoint, out: Path, dtype: Dtype) -> tuple[dict[
     keys: dict[str, KeyValue] = {
         "general.architecture": family.architecture,
         "general.type": "model",
-        "general.name": checkpoint.path.resolve().name,
+        "general.name": file_name(checkpoint.path.resolve()),
         **({} if checkpoint.license is None else {"general.license": checkpoint.license}),
         _FILE_TYPE: _file_type(tensors),
         "general.quantization_version": 2,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
+from openherd.checkpoints.file_name import file_name
 from openherd.checkpoints.gguf_writer import KeyValue, PlannedTensor
 from openherd.checkpoints.source import Checkpoint
 from openherd.quant.types import PLAIN_TYPES
@@ -29,7 +30,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        return self.path.resolve().name
+        return file_name(self.path.resolve())
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -29,11 +29,12 @@ from openherd.tokenizers import Tokenizer
 from openherd.tokenizers.spec import TokenType
 from openherd.workshop.convert import run
 from openherd.workshop.convert.run import convert
-from openherd.workshop.golden.places import golden_of
+from openherd.workshop.golden.places import attach, golden_of
+from openherd.workshop.golden.record import record
 from openherd.workshop.golden.vocabulary import TEXTS
 from openherd.workshop.quantize.source import open_source
 from openherd.workshop.verify.run import golden_for, verify
-from tests.checkpoint_files import GGUFFile, array, entry, f32, text, texts, truth, u32
+from tests.checkpoint_files import GGUFFile, array, entry, f32, text, texts, truth, u32, u64
 from tests.unit.llm.tiny_llm import SPEC
 from tests.unit.tokenizers.small_vocabularies import spm_spec
 from tests.unit.workshop.golden_models import model, tensor, values
@@ -508,6 +509,26 @@ def test_notes_stand_with_the_result(tmp_path: Path) -> None:
     done = convert(tmp_path / "hf", tmp_path / "y.gguf", "gguf", with_golden=False, say=said.append)
     assert any("no sliding window" in note for note in done.notes)
     assert set(done.notes) <= set(said)
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/hf\xff"))
+    convert(source(tmp_path / "x.gguf"), folder, "safetensors", with_golden=False)
+    convert(folder, tmp_path / "y.gguf", "gguf", with_golden=False)
+    assert read_header(tmp_path / "y.gguf").keys["general.name"] == "hf\ufffd"
+
+
+@pytest.mark.parametrize("stored", [u64(64), (2, b"\x40\0"), (5, b"\x40\0\0\0")])
+def test_an_alignment_of_another_type_becomes_the_usual_one(stored: tuple[int, bytes], tmp_path: Path) -> None:
+    file = model()
+    file.alignment = 64
+    file.keys["general.alignment"] = stored
+    path = source(tmp_path / "x.gguf", file)
+    convert(path, tmp_path / "y.gguf", "gguf", with_golden=False)
+    file.keys["general.alignment"] = u32(64)
+    assert (tmp_path / "y.gguf").read_bytes() == file.build()
+    attach(record(path), path)
+    assert verify(path, golden_for(path, None)).passed
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints import planned_tensors as planned_module
 from openherd.checkpoints.gguf_header import read_header
 from openherd.checkpoints.gguf_writer import PlannedTensor
+from openherd.cli import main
 from openherd.errors import FormatError, HerdError, InputError, OutputError, UnsupportedError
 from openherd.quant.dequantize import dequantize
 from openherd.quant.quantize import quantize
@@ -112,6 +113,21 @@ def test_a_model_folder(tmp_path: Path) -> None:
     assert {info.type.name for info in ours.tensors.values()} > {"F32"}
     for name, info in ours.tensors.items():
         np.testing.assert_array_equal(info.rows(ours.data), theirs.tensors[name].rows(theirs.data))
+
+
+def test_names_that_are_not_utf8(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Any name may be given to a file; the keys of a model are UTF-8."""
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.gguf"))
+    source.write_bytes(tiny_model.read_bytes())
+    words = Path(os.fsdecode(os.fsencode(tmp_path) + b"/t\xff.txt"))
+    words.write_text(WORDS.content)
+    out = tmp_path / "out.gguf"
+    options = ("--type", "Q8_0", "--calibrate", str(words), "--no-evaluate", "--no-golden")
+    status = main(["quantize", str(source), str(out), *options])
+    assert status == 0, capsys.readouterr().err
+    keys = read_header(out).keys
+    assert keys["quantize.imatrix.dataset"] == "t\ufffd.txt"
+    assert json.loads(str(keys[RECIPE_KEY]))["source"]["name"] == "m\ufffd.gguf"
 
 
 def test_importance_is_used_and_kept(tiny_model: Path, tmp_path: Path) -> None:
