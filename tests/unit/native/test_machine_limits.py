@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import pytest
@@ -12,6 +13,19 @@ from openherd.kernels.machine_limits import MachineLimits
 HUGE_PAGE = 2 << 20
 
 
+def require_the_clocks_rate(measure: Callable[[], float], amount: float) -> None:
+    """`measure` says how much of `amount` it does a second, which is the time that passes outside of it, too. On a busy
+    machine something else may come in between, so one measurement of ten has to agree."""
+    for _ in range(10):
+        started = perf_counter()
+        rate = measure()
+        seconds = perf_counter() - started
+        assert amount / rate <= seconds
+        if amount / rate == pytest.approx(seconds, rel=0.2, abs=2e-3):
+            return
+    pytest.fail(f"{amount / rate} s by its rate, {seconds} s by the clock")
+
+
 @pytest.mark.parametrize("isa", _native.available_isas())
 @pytest.mark.parametrize("streams", [1, 4])
 @pytest.mark.parametrize("threads", [1, 3])
@@ -19,20 +33,15 @@ def test_the_read_rate_is_bytes_over_the_time_that_passed(isa: str, streams: int
     pool = _native.ThreadPool(threads)
     buffer = _native.ReadBuffer(3 * HUGE_PAGE + 1, pool)
     assert buffer.nbytes == 4 * HUGE_PAGE
-    started = perf_counter()
-    rate = buffer.read_rate(pool, passes=20, streams=streams, isa=isa)
-    seconds = perf_counter() - started
-    assert 20 * buffer.nbytes / rate == pytest.approx(seconds, rel=0.2, abs=2e-3)
-    assert rate > 1e8
+    require_the_clocks_rate(lambda: buffer.read_rate(pool, passes=20, streams=streams, isa=isa), 20 * buffer.nbytes)
+    assert buffer.read_rate(pool, passes=20, streams=streams, isa=isa) > 1e8
 
 
 @pytest.mark.parametrize("isa", _native.available_isas())
 def test_the_multiply_rate_is_products_over_the_time_that_passed(isa: str) -> None:
     pool = _native.ThreadPool(1)
-    started = perf_counter()
-    rate = _native.multiply_rate(pool, rounds=25_000, isa=isa)
-    seconds = perf_counter() - started
-    assert 25_000 * _native.products_per_round(isa) / rate == pytest.approx(seconds, rel=0.2, abs=2e-3)
+    amount = 25_000 * _native.products_per_round(isa)
+    require_the_clocks_rate(lambda: _native.multiply_rate(pool, rounds=25_000, isa=isa), amount)
 
 
 def test_no_loop_is_optimised_away() -> None:
