@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -95,6 +96,19 @@ def _is_whole(model: LocalModel) -> bool:
     return all(sha256_of(model.folder / file.name) == file.sha256 for file in model.record.files)
 
 
+def _partial_names(choice: Choice) -> dict[str, str]:
+    """By path. Named by what it must become, so that a moved branch never continues another file's bytes; files of the
+    same bytes are counted, so that each comes by itself.
+    """
+    names, seen = {}, Counter[str]()
+    for file in choice.files:
+        assert file.pinned is not None
+        digest = file.pinned.digest[:24]
+        seen[digest] += 1
+        names[file.path] = f"{digest}.partial" if seen[digest] == 1 else f"{digest}-{seen[digest]}.partial"
+    return names
+
+
 class _Fetch:
     """One model on its way here. The methods are the steps, in their order."""
 
@@ -114,6 +128,7 @@ class _Fetch:
         self.lock = fetching_folder() / f"{name}.lock"
         self.target = folder_of(folder_name(repository.name, choice, repository.commit))
         self.name = f"hf:{repository.name}:{choice.variant}"
+        self.partials = _partial_names(choice)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -246,9 +261,7 @@ class _Fetch:
         return model
 
     def _partial(self, file: RemoteFile) -> Path:
-        """Named by what it must become, so that a moved branch never continues another file's bytes."""
-        assert file.pinned is not None
-        return self.folder / f"{file.pinned.digest[:24]}.partial"
+        return self.folder / self.partials[file.path]
 
     def _place(self, file: RemoteFile) -> Path:
         return self.folder / local_name(file.path)

@@ -63,7 +63,7 @@ def test_connections_cut_within_the_header(hub: StandInHub, content: bytes) -> N
 def test_an_interrupted_pull_leaves_no_model_and_is_resumed(hub: StandInHub, content: bytes) -> None:
     content = hub.repositories[REPOSITORY].files["tiny-Q4_0.gguf"] = tiny_gguf(4 << 20)
     with pytest.raises(KeyboardInterrupt):
-        fetch(progress=_interrupting_at(1_200_000))
+        fetch(progress=interrupting_at(1_200_000))
     assert local_models() == []
     assert models() == []
     had = _partial().stat().st_size
@@ -72,6 +72,24 @@ def test_an_interrupted_pull_leaves_no_model_and_is_resumed(hub: StandInHub, con
     assert fetch(progress=told).path.read_bytes() == content
     assert hub.fetches()[-1] == f"bytes={had}-"
     assert f"  resuming: {had / 1e6:.1f} MB are here" in told.said
+
+
+def test_files_of_the_same_bytes_are_resumed_each_by_itself(hub: StandInHub) -> None:
+    hub.add(REPOSITORY, safetensors_files() | {"LICENSE": b"x" * 3000, "LICENSE.txt": b"x" * 3000})
+    with pytest.raises(KeyboardInterrupt):
+        fetch(progress=interrupting_at(1))
+    folder = next(fetching_folder().glob("hf--*[!k]"))
+    (folder / "LICENSE").unlink(missing_ok=True)
+    (folder / "LICENSE.txt").unlink(missing_ok=True)
+    for path in folder.glob("*.partial"):
+        path.unlink()
+    digest = stand_in_hub.git_name(b"x" * 3000)[:24]
+    (folder / f"{digest}.partial").write_bytes(b"x" * 2000)
+    had = sum(path.stat().st_size for path in folder.iterdir())
+    told = Told()
+    local = fetch(progress=told)
+    assert f"  resuming: {had / 1e6:.1f} MB are here" in told.said
+    assert [(local.path / name).read_bytes() for name in ("LICENSE", "LICENSE.txt")] == [b"x" * 3000] * 2
 
 
 def test_killed_in_the_middle_then_resumed(hub: StandInHub, content: bytes) -> None:
@@ -91,7 +109,7 @@ def test_killed_in_the_middle_then_resumed(hub: StandInHub, content: bytes) -> N
 
 def test_a_partial_that_a_crash_left_wrong_is_fetched_again(hub: StandInHub, content: bytes) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fetch(progress=_interrupting_at(1_060_000))
+        fetch(progress=interrupting_at(1_060_000))
     _partial().write_bytes(b"\0" * 5000)
     told = Told()
     assert fetch(progress=told).path.read_bytes() == content
@@ -178,7 +196,7 @@ def test_a_storage_that_drips_is_not_waited_for_for_ever(
         fetch()
     hub.faults.drip_s = None
     with pytest.raises(KeyboardInterrupt):
-        fetch(progress=_interrupting_at(1_060_000))
+        fetch(progress=interrupting_at(1_060_000))
     hub.faults.drip_s = 0.01
     with pytest.raises(DownloadError, match=r"only \d+ bytes came in"):
         fetch()
@@ -312,14 +330,14 @@ def test_what_an_interrupted_pull_left_can_be_removed(hub: StandInHub, content: 
     from openherd.store.removal import unfinished
 
     with pytest.raises(KeyboardInterrupt):
-        fetch(progress=_interrupting_at(1_060_000))
+        fetch(progress=interrupting_at(1_060_000))
     assert [one.size for one in unfinished()] == [_partial().stat().st_size]
     _remove(f"hf:{REPOSITORY}")
     assert kept() == []
     assert unfinished() == []
 
 
-def _interrupting_at(bytes_: int) -> Told:
+def interrupting_at(bytes_: int) -> Told:
     class Interrupting(Told):
         def advance(self, done: int, total: int) -> None:
             if done >= bytes_:

@@ -349,3 +349,10 @@ def test_the_record_is_plain_json(hub: StandInHub) -> None:
     record = json.loads((fetch().folder / "record.json").read_text())
     assert record["hub"]["files"][0]["name"] == "tiny-Q4_0.gguf"
     assert set(record["hub"]) == {"repository", "variant", "asked", "commit", "files"}
+
+
+def test_files_of_the_same_bytes_come_each_to_its_place(hub: StandInHub) -> None:
+    same = {"LICENSE": b"x" * 3000, "LICENSE.txt": b"x" * 3000, "vocab.json": noise(9_000), "merges.txt": noise(9_000)}
+    files = hub.add(REPOSITORY, safetensors_files() | same).files
+    local = fetch()
+    assert all((local.path / name).read_bytes() == files[name] for name in [*same, *FETCHED_OF_SAFETENSORS])
