@@ -348,7 +348,9 @@ def test_the_record_is_plain_json(hub: StandInHub) -> None:
     hub.add(REPOSITORY, {"tiny-Q4_0.gguf": tiny_gguf()})
     record = json.loads((fetch().folder / "record.json").read_text())
     assert record["hub"]["files"][0]["name"] == "tiny-Q4_0.gguf"
-    assert set(record["hub"]) == {"repository", "variant", "asked", "commit", "files"}
+    assert set(record["hub"]) == {
+        "repository", "variant", "asked", "commit", "files", "also_asked", "also_named"
+    }  # fmt: skip
 
 
 def test_files_of_the_same_bytes_come_each_to_its_place(hub: StandInHub) -> None:
