@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from openherd.store.home import fetching_folder, made, models_folder
 from openherd.store.hub import DEFAULT_REVISION, Hub
 from openherd.store.hub_answer import RemoteFile, Repository
 from openherd.store.hub_files import Choice, choose, local_name
-from openherd.store.hub_local import fetching_name, find_hub_model, folder_name
+from openherd.store.hub_local import fetching_name, find_hub_model, find_variant, new_folder, noted
 from openherd.store.hub_look import Piece, look_at
 from openherd.store.hub_reference import HubReference, is_commit
 from openherd.store.hub_settings import read_hub_settings
@@ -32,8 +33,8 @@ from openherd.store.local import (
     LocalModel,
     Record,
     StoredFile,
-    folder_of,
     local_model,
+    remove_model,
     rename_over,
     write_record,
 )
@@ -59,10 +60,11 @@ def pull_from_hub(
 ) -> LocalModel:
     """The model, fetched if it is not here. Raises DownloadError, ModelNotFoundError, CapacityError, UnsupportedError.
 
-    A model that is here stays at its commit: the hub is asked only for a branch or tag that is named. `context` is
-    what the fit is checked for, `machine` whose memory; `force` fetches what does not fit or would not run.
+    A model that is here stays at its commit: the hub is asked only for a branch or tag that is named, and for a model
+    whose name is near one that is here. `context` is what the fit is checked for, `machine` whose memory; `force`
+    fetches what does not fit or would not run.
     """
-    here = find_hub_model(reference)
+    here = find_hub_model(reference, exactly=True)
     is_pinned = reference.revision is None or is_commit(reference.revision)
     settings = read_hub_settings()
     may_not_ask = offline or settings.offline
@@ -82,9 +84,9 @@ def pull_from_hub(
     repository = hub.repository(reference)
     fetch = _Fetch(hub, reference, repository, choose(repository, reference.select), progress, pause)
     with fetch.locked():
-        present = local_model(folder_name(repository.name, fetch.choice, repository.commit))
+        present = find_variant(fetch.names, fetch.choice.variant, repository.commit)
         if present is not None and (not verify or _is_whole(present)):
-            return present
+            return fetch.note(present)
         fetch.prepare(present)
         fetch.announce()
         fetch.look(context, machine, force=force)
@@ -123,12 +125,14 @@ class _Fetch:
     ) -> None:
         self.hub, self.reference, self.repository, self.choice = hub, reference, repository, choice
         self.progress, self.pause = progress, pause
-        name = fetching_name(repository.name, choice)
+        name = fetching_name(repository.name, choice.variant)
         self.folder = fetching_folder() / name
         self.lock = fetching_folder() / f"{name}.lock"
-        self.target = folder_of(folder_name(repository.name, choice, repository.commit))
         self.name = f"hf:{repository.name}:{choice.variant}"
+        self.names = (repository.name, reference.repository)  # the hub follows a renamed repository
         self.partials = _partial_names(choice)
+        self.asked = reference.revision or DEFAULT_REVISION
+        self.origin = HubOrigin(repository.name, choice.variant, self.asked, repository.commit, files=())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -162,14 +166,26 @@ class _Fetch:
     def _say_waiting(self) -> None:
         self.progress.say(f"another process is fetching {self.name}; waiting for it")
 
+    def note(self, model: LocalModel) -> LocalModel:
+        """The model that is here already, which from now on is found by the name and the revision asked for as well."""
+        assert model.record.hub is not None
+        hub = noted(model.record.hub, self.asked, self.names)
+        if hub == model.record.hub:
+            return model
+        record = replace(model.record, hub=hub)
+        write_record(model.folder, record)
+        return LocalModel(record, model.folder)
+
     def prepare(self, damaged: LocalModel | None) -> None:
         """Keep of an earlier attempt, and of a model with a wrong checksum, what is right or can be resumed."""
         made(self.folder)
         if damaged is not None:
+            assert damaged.record.hub is not None
+            self.origin = damaged.record.hub  # with all that it was asked for by
             for stored in damaged.record.files:
                 if not (kept := self.folder / stored.name).exists():
-                    (damaged.folder / stored.name).replace(kept)
-            shutil.rmtree(damaged.folder)
+                    shutil.move(damaged.folder / stored.name, kept)  # to another disk where its folder is a link
+            remove_model(damaged)
         wanted = {local_name(file.path): file for file in self.choice.files}
         partials = {self._partial(file) for file in self.choice.files}
         for path in self.folder.iterdir():
@@ -182,17 +198,16 @@ class _Fetch:
         repository, choice = self.repository, self.choice
         names = ", ".join(local_name(file.path) for file in choice.files[:8])
         more = f" and {len(choice.files) - 8} more" if len(choice.files) > 8 else ""
-        asked = self.reference.revision or DEFAULT_REVISION
         page = f"{self.hub.settings.endpoint}/{repository.name}"
         licence = repository.licence or f"the hub names none; see {page}"
         link = f" ({repository.licence_link})" if repository.licence_link.startswith("https://") else ""
         gated = "; gated: its owner asks you to accept its terms" if repository.gated else ""
         self.progress.say(
             f"fetching {self.name}\n"
-            f"  from     {page}, commit {repository.commit}{'' if is_commit(asked) else f' ({asked})'}\n"
+            f"  from     {page}, commit {repository.commit}{'' if is_commit(self.asked) else f' ({self.asked})'}\n"
             f"  size     {megabytes(choice.size)}: {names}{more}\n"
             f"  licence  {licence}{link}{gated}\n"
-            f"  to       {self.target}"
+            f"  to       {self._target()}"
         )
         missing = self._missing_bytes()
         if missing < choice.size:
@@ -237,28 +252,24 @@ class _Fetch:
 
     def install(self) -> LocalModel:
         """Record what was verified, and let the model appear under its name in one rename."""
-        names = [local_name(file.path) for file in self.choice.files]
-        stored = tuple(
-            StoredFile(name, (self.folder / name).stat().st_size, sha256_of(self.folder / name)) for name in names
-        )
-        hub = HubOrigin(
-            repository=self.repository.name,
-            variant=self.choice.variant,
-            asked=self.reference.revision or DEFAULT_REVISION,
-            commit=self.repository.commit,
-            files=stored,
-        )
+        places = [(self._place(file), file.path) for file in self.choice.files]
+        stored = tuple(StoredFile(at.name, at.stat().st_size, sha256_of(at), path) for at, path in places)
+        hub = noted(replace(self.origin, files=stored), self.asked, self.names)
         main = next((file for file in stored if file.name == self.choice.main), None)
         source = f"{self.hub.settings.endpoint}/{self.repository.name}/tree/{self.repository.commit}"
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         size, sha256 = sum(file.size for file in stored), main.sha256 if main else ""
         record = Record(self.name, self.choice.main, size, sha256, self.repository.licence, source, now, hub)
         write_record(self.folder, record)
-        rename_over(self.folder, self.target)
-        model = local_model(self.target.name)
+        target = self._target()
+        rename_over(self.folder, target)
+        model = local_model(target.name)
         assert model is not None
         self.progress.say(f"  checksums right; kept as {model.path}")
         return model
+
+    def _target(self) -> Path:
+        return new_folder(self.repository.name, self.choice.variant, self.repository.commit)
 
     def _partial(self, file: RemoteFile) -> Path:
         return self.folder / self.partials[file.path]

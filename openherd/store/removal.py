@@ -10,7 +10,7 @@ from openherd.errors import HerdError, ModelNotFoundError
 from openherd.store.catalogue import CATALOGUE
 from openherd.store.home import fetching_folder
 from openherd.store.hub_catalogue import HUB_CATALOGUE
-from openherd.store.hub_local import fetching_prefix, find_hub_models
+from openherd.store.hub_local import fetching_name, fetching_prefix, find_hub_models
 from openherd.store.hub_reference import HubReference, is_hub_reference, parse_hub_reference
 from openherd.store.local import LocalModel, local_model, local_models, remove_model
 from openherd.store.lock import exclusive
@@ -25,7 +25,7 @@ class Removed:
 def remove(name: str) -> Removed:
     """Delete the model that `name` means. Raises ModelNotFoundError for none or several, HerdError of the disk."""
     reference = _hub_reference(name)
-    models = find_hub_models(reference) if reference else _named(name)
+    models = find_hub_models(reference, exactly=True) if reference else _named(name)
     if len(models) > 1:
         listed = ", ".join(map(spelling, models))
         raise ModelNotFoundError(
@@ -67,20 +67,32 @@ def unfinished() -> list[Removed]:
 
 def _remove_unfinished(name: str, reference: HubReference | None) -> Removed | None:
     """The partial files of one model; None: there are none. One that is being fetched is left alone."""
-    prefix = fetching_prefix(reference) if reference else None
-    wheels = [CATALOGUE[name].source.wheel] if name in CATALOGUE else []
-    for left in unfinished():
-        is_meant = left.path.name.startswith(prefix) if prefix else left.path.name.removesuffix(".partial") in wheels
-        if not is_meant:
-            continue
-        lock = left.path.with_name(f"{name if prefix is None else left.path.name}.lock")
-        try:
-            with exclusive(lock, on_wait=lambda: _refuse(name)):
-                shutil.rmtree(left.path) if left.path.is_dir() else left.path.unlink()
-        except OSError as error:
-            raise HerdError(f"cannot remove {left.path}: {error.strerror}") from error
-        return left
-    return None
+    meant = [left for left in unfinished() if _is_meant(left.path.name, name, reference)]
+    if reference and len(meant) > 1:
+        prefix = fetching_prefix(reference.repository)
+        listed = [f"hf:{reference.repository}:{left.path.name.removeprefix(prefix)}" for left in meant]
+        raise ModelNotFoundError(
+            f"{name} may mean {len(meant)} unfinished downloads: {', '.join(listed)}", hint=f"try: herd rm {listed[0]}"
+        )
+    if not meant:
+        return None
+    left = meant[0]
+    lock = left.path.with_name(f"{left.path.name if reference else name}.lock")
+    try:
+        with exclusive(lock, on_wait=lambda: _refuse(name)):
+            shutil.rmtree(left.path) if left.path.is_dir() else left.path.unlink()
+    except OSError as error:
+        raise HerdError(f"cannot remove {left.path}: {error.strerror or error}") from error
+    return left
+
+
+def _is_meant(left: str, name: str, reference: HubReference | None) -> bool:
+    """Whether what is called `left` is an unfinished download of that model."""
+    if reference is None:
+        return name in CATALOGUE and left.removesuffix(".partial") == CATALOGUE[name].source.wheel
+    if reference.select is None:
+        return left.startswith(fetching_prefix(reference.repository))
+    return left == fetching_name(reference.repository, reference.select)
 
 
 def _refuse(name: str) -> None:
