@@ -85,14 +85,11 @@ def find_hub_model(reference: HubReference, *, exactly: bool = False) -> LocalMo
     return models[0] if models else None
 
 
-def find_variant(repositories: Iterable[str], variant: str, commit: str) -> LocalModel | None:
-    """Exactly this model, in whichever folder; `repositories` are the names that its repository is known by."""
+def find_commits(repositories: Iterable[str], variant: str) -> dict[str, LocalModel]:
+    """Exactly this model, in whichever folders, by commit; `repositories` are the names of its repository."""
     names = {name.casefold() for name in repositories}
-    for model in hub_models():
-        hub = model.record.hub
-        if hub and hub.variant == variant and hub.commit == commit and names & _names(hub):
-            return model
-    return None
+    here = [(model, model.record.hub) for model in hub_models()]
+    return {hub.commit: model for model, hub in here if hub and hub.variant == variant and names & _names(hub)}
 
 
 def noted(hub: HubOrigin, revision: str, repositories: Iterable[str]) -> HubOrigin:
@@ -103,6 +100,12 @@ def noted(hub: HubOrigin, revision: str, repositories: Iterable[str]) -> HubOrig
         if name.casefold() not in _names(hub):
             hub = replace(hub, also_named=(*hub.also_named, name))
     return hub
+
+
+def without(hub: HubOrigin, revision: str) -> HubOrigin:
+    """`hub` where the revision that it was asked for by has moved to another commit."""
+    asked = hub.commit if hub.asked == revision else hub.asked
+    return replace(hub, asked=asked, also_asked=tuple(other for other in hub.also_asked if other != revision))
 
 
 def _names(hub: HubOrigin) -> set[str]:

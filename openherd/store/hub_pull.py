@@ -11,7 +11,7 @@ import errno
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ from openherd.store.home import fetching_folder, made, models_folder
 from openherd.store.hub import DEFAULT_REVISION, Hub
 from openherd.store.hub_answer import RemoteFile, Repository
 from openherd.store.hub_files import Choice, choose, local_name
-from openherd.store.hub_local import fetching_name, find_hub_model, find_variant, new_folder, noted
+from openherd.store.hub_local import fetching_name, find_commits, find_hub_model, new_folder, noted, without
 from openherd.store.hub_look import Piece, look_at
 from openherd.store.hub_reference import HubReference, is_commit
 from openherd.store.hub_settings import read_hub_settings
@@ -84,9 +84,10 @@ def pull_from_hub(
     repository = hub.repository(reference)
     fetch = _Fetch(hub, reference, repository, choose(repository, reference.select), progress, pause)
     with fetch.locked():
-        present = find_variant(fetch.names, fetch.choice.variant, repository.commit)
+        commits = find_commits(fetch.names, fetch.choice.variant)
+        present = commits.pop(repository.commit, None)
         if present is not None and (not verify or _is_whole(present)):
-            return fetch.note(present)
+            return fetch.note(present, commits.values())
         fetch.prepare(present)
         fetch.announce()
         fetch.look(context, machine, force=force)
@@ -96,6 +97,15 @@ def pull_from_hub(
 
 def _is_whole(model: LocalModel) -> bool:
     return all(sha256_of(model.folder / file.name) == file.sha256 for file in model.record.files)
+
+
+def _rewrite(model: LocalModel, hub: HubOrigin) -> LocalModel:
+    """`model` with what is now known of its origin."""
+    if hub == model.record.hub:
+        return model
+    record = replace(model.record, hub=hub)
+    write_record(model.folder, record)
+    return LocalModel(record, model.folder)
 
 
 def _partial_names(choice: Choice) -> dict[str, str]:
@@ -166,15 +176,16 @@ class _Fetch:
     def _say_waiting(self) -> None:
         self.progress.say(f"another process is fetching {self.name}; waiting for it")
 
-    def note(self, model: LocalModel) -> LocalModel:
-        """The model that is here already, which from now on is found by the name and the revision asked for as well."""
+    def note(self, model: LocalModel, others: Iterable[LocalModel]) -> LocalModel:
+        """The model that is here already, which from now on is found by the name and the revision asked for as well.
+
+        The revision no longer means any of the `others`, which may have been fetched later.
+        """
+        for other in others:
+            if other.record.hub:
+                _rewrite(other, without(other.record.hub, self.asked))
         assert model.record.hub is not None
-        hub = noted(model.record.hub, self.asked, self.names)
-        if hub == model.record.hub:
-            return model
-        record = replace(model.record, hub=hub)
-        write_record(model.folder, record)
-        return LocalModel(record, model.folder)
+        return _rewrite(model, noted(model.record.hub, self.asked, self.names))
 
     def prepare(self, damaged: LocalModel | None) -> None:
         """Keep of an earlier attempt, and of a model with a wrong checksum, what is right or can be resumed."""

@@ -165,3 +165,19 @@ def test_every_revision_that_was_asked_for_names_its_commit(hub: StandInHub) -> 
     assert [path.name for path in sorted(local.folder.iterdir())] == ["record.json", "tiny.Q4_0.gguf"]
     with pytest.raises(ModelNotFoundError):
         resolve("hf:org/t@v1.2")
+
+
+def test_a_branch_that_moved_back_means_the_commit_that_it_is_at(hub: StandInHub) -> None:
+    stored = hub.add("org/t", {"tiny.Q4_0.gguf": gguf("old")})
+    old = fetch("hf:org/t@main")
+    stored.branches["stable"] = stored.commit
+    stored.commit, stored.files = commit_of("new"), {"tiny.Q4_0.gguf": gguf("new")}
+    stored.branches["main"] = stored.commit
+    new = fetch("hf:org/t@main")
+    assert fetch("hf:org/t@stable").path == resolve("hf:org/t@stable") == old.path
+    stored.branches["stable"] = commit_of("new")
+    assert fetch("hf:org/t@stable").path == resolve("hf:org/t@stable") == new.path
+    stored.branches |= {"main": commit_of("org/t"), "stable": commit_of("org/t")}
+    for revision in ("main", "stable"):
+        assert fetch(f"hf:org/t@{revision}").path == resolve(f"hf:org/t@{revision}") == old.path
+    assert resolve("hf:org/t") == new.path, "the latest fetched"
