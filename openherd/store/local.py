@@ -147,7 +147,7 @@ def _remove_linked(model: LocalModel) -> None:
     """The model's files where a person has put them, then the link; what else lies there stays."""
     elsewhere = model.folder.resolve()
     for file in model.record.files:
-        (elsewhere / file.name).unlink(missing_ok=True)
+        (elsewhere / Path(file.name).name).unlink(missing_ok=True)  # a name that leads out of the folder is nobody's
     with suppress(OSError):  # not empty
         elsewhere.rmdir()
     model.folder.unlink()
