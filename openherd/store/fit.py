@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from openherd.checkpoints.describe import describe
-from openherd.checkpoints.hf_folder import read_hf_folder, read_model
+from openherd.checkpoints.hf_folder import CONFIG, read_hf_folder, read_model, require_family
+from openherd.checkpoints.json_keys import JsonKeys
 from openherd.checkpoints.strict_json import read_json_object
 from openherd.errors import CapacityError, FormatError, HerdError, ModelNotFoundError, UnsupportedError
 from openherd.store.progress import megabytes
@@ -92,9 +93,10 @@ def need_of_folder(hollow: Path, size: int) -> Need | None:
 def need_of_config(raw: bytes, weights: int) -> Need:
     """From `config.json` in transformers' words. Sliding windows count as full attention: the need is at most this."""
     try:
-        config = read_json_object(raw, "config.json")
+        config = read_json_object(raw, CONFIG)
     except HerdError as error:
         return Need(weights, unsupported=str(error))
+    unsupported = _unsupported_config(config)
     text = config.get("text_config")
     values: Mapping[str, Any] = text if isinstance(text, dict) else config
     layers, heads, dim = (_whole(values, *names) for names in _NAMES)
@@ -102,8 +104,8 @@ def need_of_config(raw: bytes, weights: int) -> Need:
     head_dim = _whole(values, "head_dim") or (dim // heads if dim and heads else None)
     trained = _whole(values, "max_position_embeddings", "max_seq_len", "n_positions")
     if not (layers and kv_heads and head_dim):
-        return Need(weights, trained_context=trained)
-    return Need(weights, 2 * layers * kv_heads * head_dim * _KV_BYTES, trained)
+        return Need(weights, trained_context=trained, unsupported=unsupported)
+    return Need(weights, 2 * layers * kv_heads * head_dim * _KV_BYTES, trained, unsupported)
 
 
 def check_fit(need: Need, asked: int | None, machine: Machine | None, *, hint: str) -> None:
@@ -126,6 +128,19 @@ _NAMES = (
     ("num_attention_heads", "n_heads", "n_head"),
     ("hidden_size", "d_model", "n_embd"),
 )
+
+
+def _unsupported_config(config: Mapping[str, Any]) -> str | None:
+    """Why openherd would not run a model with this `config.json`, as far as that is plain without its tensors."""
+    keys = JsonKeys(Path(CONFIG), config)
+    try:
+        require_family(keys)
+        if "quantization_config" in keys:
+            method = keys.section("quantization_config").shown("quantization_config.quant_method")
+            return f"{CONFIG} has a quantization_config (quant_method {method}), of which openherd reads none"
+    except HerdError as error:
+        return str(error)
+    return None
 
 
 def _falcon_kv_heads(values: Mapping[str, Any]) -> int | None:

@@ -33,3 +33,26 @@ def test_other_families_have_as_many_as_they_say() -> None:
     assert need_of_config(json.dumps(plain).encode(), 1000).kv_per_token == 71 * ONE_HEAD
     grouped = plain | {"num_key_value_heads": 2}
     assert need_of_config(json.dumps(grouped).encode(), 1000).kv_per_token == 2 * ONE_HEAD
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"model_type": "bert"}, "config.json has the model_type 'bert'; openherd runs 'llama'"),
+        ({"model_type": None}, "config.json: the key model_type is missing"),
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "config.json has a quantization_config (quant_me",
+        ),
+        ({"quantization_config": "gptq"}, "config.json: quantization_config must be an object"),
+    ],
+)
+def test_what_config_json_alone_shows_to_be_unsupported(settings: dict[str, Any], reason: str) -> None:
+    need = need_of_config(json.dumps(FALCON | settings).encode(), 1000)
+    assert need.unsupported is not None
+    assert need.unsupported.startswith(reason)
+    assert need.kv_per_token  # what it takes is said to whoever forces it
+
+
+def test_no_quantisation_is_supported() -> None:
+    assert need_of_config(json.dumps(FALCON | {"quantization_config": None}).encode(), 1000).unsupported is None

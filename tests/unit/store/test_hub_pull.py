@@ -317,7 +317,19 @@ def test_a_folder_of_another_kind_is_refused_before_its_shards_are_fetched(hub: 
     with pytest.raises(UnsupportedError, match=r"openherd would not run it: .*gpt_unknown") as caught:
         fetch()
     assert "looked-at" not in str(caught.value)
-    assert len(hub.fetches()) == 2, "the beginnings of two shards"
+    assert hub.fetches() == [], "config.json says it"
+
+
+def test_pickled_weights_of_another_kind_are_refused_before_they_are_fetched(hub: StandInHub) -> None:
+    files = {"config.json": sound_folder("bert")["config.json"], "pytorch_model.bin": noise(9_000)}
+    hub.add(REPOSITORY, files)
+    with pytest.raises(
+        UnsupportedError, match=r"openherd would not run it: config\.json has the model_type 'bert'"
+    ) as why:
+        fetch()
+    assert "--force" in str(why.value.hint)
+    assert not hub.fetches("pytorch_model")
+    assert (fetch(force=True).path / "pytorch_model.bin").read_bytes() == files["pytorch_model.bin"]
 
 
 def test_a_split_model_is_looked_into_whole(hub: StandInHub) -> None:
