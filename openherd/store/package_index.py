@@ -23,13 +23,10 @@ def index_web(settings: PipSettings) -> Web:
     """HTTP as pip would do it: its certificates, its proxy, and the credentials written in an index's address."""
     authorization = {}
     for index in settings.indexes:
-        try:
-            parts, place = urlsplit(index), origin(index)
-        except ValueError:
-            continue  # opening it will say what is wrong
+        parts = urlsplit(index)
         if parts.username:
             words = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            authorization[place] = f"Basic {base64.b64encode(words.encode()).decode()}"
+            authorization[origin(index)] = f"Basic {base64.b64encode(words.encode()).decode()}"
     return Web(
         certificates=settings.certificates,
         proxy=settings.proxy,

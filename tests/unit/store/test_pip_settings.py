@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from openherd.errors import DownloadError
+from openherd.errors import DownloadError, InputError
 from openherd.store.package_index import index_web
 from openherd.store.pip_settings import PipSettings, parse_pip_settings, read_pip_settings
 
@@ -53,3 +53,30 @@ def test_without_pip_its_variables_still_count(monkeypatch: pytest.MonkeyPatch) 
 def test_certificates_that_cannot_be_read() -> None:
     with pytest.raises(DownloadError, match=r"/no/such\.pem"):
         index_web(PipSettings(certificates="/no/such.pem"))
+
+
+@pytest.mark.parametrize(
+    ("listing", "name"),
+    [
+        (":env:.timeout='abc'", "timeout"),
+        ("global.timeout='nan'", "timeout"),
+        ("global.default-timeout='-1'", "default-timeout"),
+        (":env:.timeout='1e300'", "timeout"),
+        (":env:.index-url='http://[x/simple'", "index-url"),
+        ("global.extra-index-url='https://a/simple\\nhttps://me:secret/word@b/simple'", "extra-index-url"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_no_password_is_shown(listing: str, name: str) -> None:
+    with pytest.raises(InputError, match=f"^pip's setting {name} ") as caught:
+        parse_pip_settings(listing)
+    assert name.upper().replace("-", "_") in str(caught.value.hint)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("PIP_TIMEOUT", "abc"), ("PIP_INDEX_URL", "http://[x/simple")])
+def test_a_wrong_variable_is_found_even_where_pip_itself_stops_at_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="pip's setting"):
+        read_pip_settings()
