@@ -35,6 +35,7 @@ class _Vocabulary:
     scores: list[float]
     adds_bos: bool
     adds_eos: bool
+    normalizes: bool  # whether tokens that are called normalised are sought otherwise than others
 
 
 def read_hf_tokenizer(folder: Path, vocab_size: int, ends: tuple[int, ...]) -> tuple[TokenizerSpec, str]:
@@ -70,7 +71,7 @@ def _from_json(path: Path) -> _Vocabulary:
         normalizer=file.normalizer,
     )
     scores = [] if file.kind == "bpe" else _scores(file)
-    return _Vocabulary(spec, file.table, scores, adds_bos=file.first is not None, adds_eos=file.last is not None)
+    return _Vocabulary(spec, file.table, scores, file.first is not None, file.last is not None, file.normalizes)
 
 
 def _scores(file: TokenizerJson) -> list[float]:
@@ -94,7 +95,7 @@ def _from_model(path: Path, settings: JsonKeys) -> _Vocabulary:
         # What transformers calls legacy is SentencePiece's way; without it only a text's start gets a space.
         prefix_rule="sentencepiece" if settings.truth("legacy", True) else "metaspace-first",
     )
-    return _Vocabulary(spec, file.table, file.scores, adds_bos=True, adds_eos=False)
+    return _Vocabulary(spec, file.table, file.scores, adds_bos=True, adds_eos=False, normalizes=False)
 
 
 def _add_tokens(folder: Path, settings: JsonKeys, table: TokenTable) -> None:
@@ -163,5 +164,11 @@ def _finished(
         add_bos=settings.truth("add_bos_token", vocabulary.adds_bos) and bos_id is not None,
         add_eos=settings.truth("add_eos_token", vocabulary.adds_eos),
         strips=table.strips,
+        normalized=_normalized(table, vocab_size) if vocabulary.normalizes else frozenset(),
         stop_ids=stop_ids(special, eos_id, eot_id, eom_id, *within),
     )
+
+
+def _normalized(table: TokenTable, vocab_size: int) -> frozenset[int]:
+    """Tokens that are sought in normal text, of those that text may spell."""
+    return frozenset(i for i in table.normalized if i < vocab_size and table.types[i] == TokenType.USER_DEFINED)

@@ -1,4 +1,4 @@
-"""A vocabulary while it is put together from several files: tokens by id, their types, and who strips spaces."""
+"""A vocabulary while it is put together from several files: tokens by id, their types, and how they are sought."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class TokenTable:
     tokens: dict[int, str] = field(default_factory=dict)
     types: dict[int, TokenType] = field(default_factory=dict)
     strips: dict[int, Strip] = field(default_factory=dict)
+    normalized: set[int] = field(default_factory=set)
 
     def add(self, token_id: int, text: str, kind: TokenType, strip: Strip | None = None) -> None:
         """Add a token, or say of one that is there what type it has. Raises FormatError when it has another text."""

@@ -45,6 +45,7 @@ class TokenizerJson:
     normalizer: Normalizer | None
     add_space_prefix: bool
     prefix_rule: PrefixRule
+    normalizes: bool  # whether there is a normalizer, which tokens may be sought behind
     first: str | None  # the token that the post-processor puts before a text
     last: str | None  # and after it
 
@@ -74,6 +75,7 @@ class _File:
         merges = self._merges(model)
         first, last = self._post_processor(self.root.get("post_processor"))
         normalizer, prefix, rule = self._spaces()
+        normalizes = self.root.get("normalizer") is not None
         kind: Literal["bpe", "spm"] = "bpe" if prefix is None else "spm"
         pre = ""
         if kind == "bpe":
@@ -85,7 +87,7 @@ class _File:
                 self.refuse("a BPE vocabulary of whole characters without byte fallback is not supported")
             _mark_bytes(table, unknown)
         self._added_tokens(table)
-        return TokenizerJson(kind, pre, table, merges, unknown, normalizer, bool(prefix), rule, first, last)
+        return TokenizerJson(kind, pre, table, merges, unknown, normalizer, bool(prefix), rule, normalizes, first, last)
 
     def fail(self, what: str) -> NoReturn:
         raise FormatError(f"{self.path}: {what}")
@@ -215,6 +217,7 @@ def add_token(table: TokenTable, where: str, token_id: object, token: Mapping[st
     if table.types.get(token_id) == TokenType.UNKNOWN:
         kind = TokenType.UNKNOWN
     table.add(token_id, text, kind, Strip(bool(token.get("lstrip")), bool(token.get("rstrip"))))
+    (table.normalized.add if token.get("normalized") else table.normalized.discard)(token_id)
 
 
 def _mark_bytes(table: TokenTable, unknown: str | None) -> None:

@@ -64,7 +64,7 @@ def _added_tokens(spec: TokenizerSpec) -> list[dict[str, Any]]:
             "single_word": False,
             "lstrip": token_id in spec.strips and spec.strips[token_id].left,
             "rstrip": token_id in spec.strips and spec.strips[token_id].right,
-            "normalized": finds_spaces(token_id),
+            "normalized": token_id in spec.normalized or finds_spaces(token_id),
             "special": kind in _SPECIAL,
         }
         for token_id, kind in enumerate(spec.token_types)

@@ -19,6 +19,7 @@ from openherd.tokenizers.spec import Normalizer, PrefixRule, Strip, TokenizerSpe
 _P = "openherd.tokenizer."
 PREFIX_RULE, NORMALIZER = _P + "prefix_rule", _P + "normalizer"
 STRIP_LEFT, STRIP_RIGHT, STOP_IDS, MERGES = _P + "strip_left", _P + "strip_right", _P + "stop_ids", _P + "merges"
+NORMALIZED = _P + "normalized"
 
 
 def rule_keys(spec: TokenizerSpec) -> dict[str, str | NDArray[Any] | list[str]]:
@@ -33,6 +34,7 @@ def rule_keys(spec: TokenizerSpec) -> dict[str, str | NDArray[Any] | list[str]]:
     for key, ids in (
         (STRIP_LEFT, [i for i, strip in spec.strips.items() if strip.left]),
         (STRIP_RIGHT, [i for i, strip in spec.strips.items() if strip.right]),
+        (NORMALIZED, list(spec.normalized)),
         (STOP_IDS, list(spec.stop_ids)),
     ):
         if ids:
@@ -51,13 +53,17 @@ def with_rules(keys: Keys, spec: TokenizerSpec) -> TokenizerSpec:
     left, right, stops = (_ids(keys, key, len(spec.tokens)) for key in (STRIP_LEFT, STRIP_RIGHT, STOP_IDS))
     if left or right:
         spec = replace(spec, strips={i: Strip(i in left, i in right) for i in sorted(left | right)})
-    return replace(spec, stop_ids=spec.stop_ids | stops)
+    return replace(spec, normalized=_ids(keys, NORMALIZED, len(spec.tokens)), stop_ids=spec.stop_ids | stops)
 
 
 def differs_elsewhere(spec: TokenizerSpec) -> str | None:
     """What a program that knows GGUF's keys alone does otherwise with such a tokenizer; None: nothing."""
     if spec.normalizer is not None:
         return f"llama.cpp does not normalise text ({spec.normalizer}) as this tokenizer does"
+    if spec.normalized:
+        return (
+            "llama.cpp finds added tokens in text as it is written, where this tokenizer finds some in normalised text"
+        )
     if spec.kind == "spm" and spec.add_space_prefix and spec.prefix_rule != "sentencepiece":
         return "llama.cpp puts a space after each control token, where this tokenizer does not"
     return None

@@ -62,4 +62,5 @@ class TokenizerSpec:
     prefix_rule: PrefixRule = "sentencepiece"  # spm
     normalizer: Normalizer | None = None  # of plain text, before anything else
     strips: Mapping[int, Strip] = field(default_factory=dict)  # special tokens that take the spaces beside them
+    normalized: frozenset[int] = frozenset()  # user-defined tokens that are sought, normalised too, in normal text
     stop_ids: frozenset[int] = frozenset()  # every id that ends an answer: eos, eot, eom and look-alikes by name

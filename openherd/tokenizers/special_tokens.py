@@ -4,6 +4,11 @@ A control token is recognised only where the text is trusted (the template's own
 recognised everywhere. Longer tokens are looked for first over the whole text, then shorter ones in what is left:
 llama.cpp's order, which decides where two tokens overlap. SentencePiece has one sign for a space and for itself: there
 a user-defined token with spaces is found by either.
+
+What tokenizer.json calls normalised is sought after all others, in the normal text of the stretches that they leave,
+and is normalised itself: where a normalizer prepends a space, "<a>" is found as "▁<a>" alone. Only user-defined tokens
+are sought so. Control tokens are structure, which a template writes next to anything: files that call them normalised
+(old conversions of Llama 2) would have most of theirs spelled out.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from openherd.tokenizers.normal_text import normal_text
 from openherd.tokenizers.spec import Strip, TokenizerSpec, TokenType, ids_of_types
 
 Range = tuple[int, int]  # start and end in characters
@@ -30,18 +36,21 @@ class _Special:
 
 
 class SpecialTokens:
-    """The control, unknown and user-defined tokens of a vocabulary, ready to cut text."""
+    """The control, unknown and user-defined tokens of a vocabulary, ready to cut text; or `normalized`: those that are
+    sought in normal text."""
 
-    def __init__(self, spec: TokenizerSpec) -> None:
+    def __init__(self, spec: TokenizerSpec, *, normalized: bool = False) -> None:
         special = ids_of_types(spec.token_types, TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
-        found = [
-            _Special(spec.tokens[i], i, spec.token_types[i] != TokenType.USER_DEFINED, spec.strips.get(i, _NO_STRIP))
-            for i in special
-            if spec.tokens[i]
-        ]
+        found = []
+        for i in special:
+            text, needs_trust = spec.tokens[i], spec.token_types[i] != TokenType.USER_DEFINED
+            if text and normalized == (i in spec.normalized and not needs_trust):
+                text = normal_text(spec, text) if normalized else text
+                found.append(_Special(text, i, needs_trust, spec.strips.get(i, _NO_STRIP)))
         self._longest_first = sorted(found, key=lambda s: len(s.text.encode()), reverse=True)
         self._folds_spaces = (
-            spec.kind == "spm"
+            not normalized
+            and spec.kind == "spm"
             and spec.prefix_rule == "sentencepiece"
             and any(" " in special.text for special in found if not special.needs_trust)
         )

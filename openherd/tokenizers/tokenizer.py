@@ -8,7 +8,6 @@ A vocabulary may lack tokens for some bytes (SmolLM2's does): what needs them is
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING
 from openherd.errors import ContextLengthError, FormatError
 from openherd.messages import Origin, Span
 from openherd.tokenizers.detokenizer import IncrementalDetokenizer
+from openherd.tokenizers.normal_text import SPACE, normal_text, with_metaspaces
 from openherd.tokenizers.spec import TokenizerSpec, TokenType
 from openherd.tokenizers.special_tokens import Range, SpecialTokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Pipeline
 
-_SPACE = "▁"  # U+2581, SentencePiece's visible space
 _MAX_CHARS = 2**23  # the regular expressions of `tokenizers` panic after ten million steps on one run of spaces
 _SURROGATE = re.compile("[\ud800-\udfff]")  # a str can hold half of a UTF-16 pair; UTF-8 cannot
 
@@ -42,9 +41,9 @@ class Tokenizer:
         self.longest_token = max(1, *map(len, spec.tokens))
         """Characters of the longest token: no token covers more of a text than this."""
         self._special = SpecialTokens(spec)
+        self._special_in_normal_text = SpecialTokens(spec, normalized=True)
         self._pipeline = _pipeline(spec)
         self._prefixes_after_special = spec.prefix_rule in ("sentencepiece", "metaspace")
-        self._keeps_own_space = spec.prefix_rule.startswith("metaspace")
         self._visible: dict[int, bytes] = {}  # what the tokens of answers so far show
 
     def encode(
@@ -120,7 +119,7 @@ class Tokenizer:
             return piece_bytes(token)
         if kind == TokenType.BYTE:
             return bytes((int(token[3:5], 16),))
-        return token.replace(_SPACE, " ").encode()
+        return token.replace(SPACE, " ").encode()
 
     def control_ids(self, texts: Iterable[str]) -> dict[str, int]:
         """Ids of those of the texts that are control tokens."""
@@ -168,14 +167,18 @@ class Tokenizer:
         return ids
 
     def _encode_plain(self, text: str, starts_text: bool) -> list[int]:
-        text = _SURROGATE.sub("\ufffd", text)
-        if self.spec.normalizer:
-            text = unicodedata.normalize(self.spec.normalizer, text)
-        if self.spec.kind == "spm":
-            text = text.replace(" ", _SPACE)
-            has_prefix = self._keeps_own_space and text.startswith(_SPACE)
-            if starts_text and self.spec.add_space_prefix and not has_prefix:
-                text = _SPACE + text
+        text = normal_text(self.spec, _SURROGATE.sub("\ufffd", text), starts_text=starts_text)
+        ids: list[int] = []
+        for piece in self._special_in_normal_text.cut(text, []):
+            if isinstance(piece, int):
+                ids.append(piece)
+                starts_text = self._prefixes_after_special
+            else:
+                ids += self._merge(with_metaspaces(self.spec, text[slice(*piece)], starts_text=starts_text))
+                starts_text = False
+        return ids
+
+    def _merge(self, text: str) -> list[int]:
         ids = self._pipeline.encode(text, add_special_tokens=False).ids
         return [token_id for token_id in ids if token_id < self.vocab_size]  # a byte without a token has a higher id
 

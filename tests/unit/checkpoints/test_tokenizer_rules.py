@@ -41,6 +41,7 @@ def test_every_rule_is_read_back(tmp_path: Path) -> None:
         normalizer="NFC",
         merges=(f"{piece[0]} {piece[1:]}",),
         strips={3: Strip(True, False), 5: Strip(True, True), 7: Strip(False, True)},
+        normalized=frozenset({4, SIZE - 1}),
         stop_ids=frozenset({2, SIZE - 1}),
     )
     found = read_back(tmp_path, spec)
@@ -50,6 +51,7 @@ def test_every_rule_is_read_back(tmp_path: Path) -> None:
         spec.merges,
     )
     assert found.strips == spec.strips
+    assert found.normalized == spec.normalized
     assert found.stop_ids >= spec.stop_ids
 
 
@@ -71,6 +73,8 @@ def test_without_rules_there_are_no_keys(tmp_path: Path) -> None:
         ("normalizer", True),
         ("merges", "a b"),
         ("merges", np.array([1, 2], np.int32)),
+        ("normalized", True),
+        ("normalized", np.array([SIZE], np.uint32)),
         ("stop_ids", 2),
         ("stop_ids", "2"),
         ("stop_ids", ["2"]),
