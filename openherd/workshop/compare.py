@@ -161,6 +161,8 @@ def _token_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
             kind_a, kind_b = (TokenType.NORMAL if kind in _MERGED else TokenType(kind) for kind in kinds)
             if kind_a != kind_b:
                 return f"token {number} is {kind_a.name} in one and {kind_b.name} in the other"
+    for number in sorted(a.normalized ^ b.normalized):
+        return f"token {number} is sought in normalised text in one and as it is written in the other"
     for number in sorted(a.strips.keys() | b.strips.keys()):
         if a.strips.get(number, Strip()) != b.strips.get(number, Strip()):
             return f"token {number} strips other spaces in one than in the other"

@@ -188,6 +188,7 @@ def kinds(**changed: int) -> list[int]:
         ({"normalizer": "NFKC"}, "normalizer is None in one and 'NFKC' in the other"),
         ({"add_bos": True}, "add_bos is False in one and True in the other"),
         ({"strips": {5: Strip(left=True)}}, "token 5 strips other spaces in one than in the other"),
+        ({"normalized": frozenset({6})}, "token 6 is sought in normalised text in one"),
         ({"token_types": kinds(t70=TokenType.USER_DEFINED)}, "token 70 is NORMAL in one and USER_DEFINED in the other"),
         ({"bos_id": 71}, "token 71 is NORMAL in one and CONTROL in the other"),
         ({"eos_id": 72}, "token 72 is NORMAL in one and CONTROL in the other"),
