@@ -70,6 +70,7 @@ def _number(dtype: np.dtype[Any], random: Random) -> Any:
 
 def _spoilt_form(array: np.ndarray, random: Random) -> Any:
     """Another dtype, rank, order, stride, alignment or byte order; or as large as nothing can be."""
+    array = np.atleast_1d(array)  # one without a dimension was spoilt before
     match random.randrange(10):
         case 0:
             return array.astype(random.choice(("i1", "i4", "i8", "u4", "u8", "f4", "f8", "c8", "?", "f2")))
