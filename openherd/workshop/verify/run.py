@@ -22,6 +22,8 @@ Say = Callable[[str], None]
 
 def golden_for(path: Path, elsewhere: Path | None) -> Golden:
     """The golden values to check against. Raises InputError when there are none."""
+    if elsewhere is not None and not elsewhere.exists():
+        raise InputError(f"there is no file {elsewhere}")
     golden = golden_of(elsewhere or path)
     if golden is None:
         raise InputError(

@@ -1,10 +1,11 @@
-"""The tensors: bit for bit where the type is the recorded one, by projections where it is another."""
+"""The tensors: bit for bit where all types are the recorded ones, by projections where the model was quantised anew."""
 
 from __future__ import annotations
 
 import math
 
 from openherd.checkpoints.source import Checkpoint
+from openherd.quant.types import PLAIN_TYPES
 from openherd.workshop.golden.document import Golden, TensorFacts
 from openherd.workshop.golden.tensors import tensor_facts
 from openherd.workshop.verify.findings import Report
@@ -27,20 +28,27 @@ def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> Non
     there = set(checkpoint.tensors)
     lines = [f"{name}: is missing" for name in sorted(golden.tensors.keys() - there)]
     lines += [f"{name}: was not recorded" for name in sorted(there - golden.tensors.keys())]
-    requantised = 0
-    for name in sorted(there & golden.tensors.keys()):
-        was, now = golden.tensors[name], tensor_facts(checkpoint.tensors[name])
-        if was.shape != now.shape:
-            lines.append(f"{name}: shape was {list(was.shape)}, is {list(now.shape)}")
-        elif was.type == now.type:
-            if was.sha256 != now.sha256:
-                lines.append(f"{name}: the same type, {now.type}, with other values{_moved(was, now)}")
-        else:
-            requantised += 1
-            lines += _compare(name, was, now)
+    pairs = {
+        name: (golden.tensors[name], tensor_facts(checkpoint.tensors[name]))
+        for name in sorted(there & golden.tensors.keys())
+    }
+    requantised = sum(was.type != now.type for was, now in pairs.values())
+    for name, (was, now) in pairs.items():
+        lines += _difference(name, was, now, rounded_anew=requantised > 0)
     report.strength = "another quantisation" if requantised else "same artifact" if not lines else "facts"
     detail = f"{len(there)} tensors" + (f", {requantised} of another type than recorded" if requantised else "")
     report.add("tensors", lines, detail=detail)
+
+
+def _difference(name: str, was: TensorFacts, now: TensorFacts, *, rounded_anew: bool) -> list[str]:
+    """`rounded_anew`: the model was quantised again, after which a quantised tensor of the same type has other bits."""
+    if was.shape != now.shape:
+        return [f"{name}: shape was {list(was.shape)}, is {list(now.shape)}"]
+    if was.type != now.type or (rounded_anew and was.type not in PLAIN_TYPES and was.sha256 != now.sha256):
+        return _compare(name, was, now)
+    if was.sha256 != now.sha256:
+        return [f"{name}: the same type, {now.type}, with other values{_moved(was, now)}"]
+    return []
 
 
 def distance(was: TensorFacts, now: TensorFacts) -> float:
@@ -53,8 +61,8 @@ def distance(was: TensorFacts, now: TensorFacts) -> float:
 
 
 def allowed(*types: str) -> float:
-    """The distance that rounding to these types explains."""
-    return _FLOAT32 + _SLACK * math.sqrt(sum(ROUNDING.get(name, 0.5) ** 2 for name in set(types)))
+    """The distance that rounding to these types, one after the other, explains."""
+    return _FLOAT32 + _SLACK * math.sqrt(sum(ROUNDING.get(name, 0.5) ** 2 for name in types))
 
 
 def _compare(name: str, was: TensorFacts, now: TensorFacts) -> list[str]:

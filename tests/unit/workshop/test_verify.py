@@ -8,18 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from openherd.checkpoints.gguf_header import read_header
 from openherd.cli import main
 from openherd.errors import FormatError, InputError, UnsupportedError
+from openherd.quant.quantize import quantize
+from openherd.quant.types import BLOCK_TYPES
 from openherd.workshop.golden.document import TensorFacts, read_golden
 from openherd.workshop.golden.places import attach, golden_of
 from openherd.workshop.golden.record import record
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.run import golden_for, verify
 from openherd.workshop.verify.tensors import distance
-from tests.checkpoint_files import GGUFFile, text, u32
+from tests.checkpoint_files import Entry, GGUFFile, text, u32
 from tests.unit.workshop.golden_models import (
     FAULTS,
     IN_EXPERTS,
@@ -27,6 +30,8 @@ from tests.unit.workshop.golden_models import (
     golden_json,
     model,
     requantised,
+    tensor,
+    values,
     written,
 )
 
@@ -160,6 +165,45 @@ def test_a_clean_quantised_copy_passes(type_name: str, seed: int, tmp_path: Path
     assert report.strength == "another quantisation"
 
 
+def _rounded_again(t: Entry) -> None:
+    """The same type by another quantiser: values as near, other bits."""
+    x = values(t)
+    noise = np.random.default_rng(0).normal(0, 1e-3 * float(np.sqrt(np.mean(x * x))), x.shape)
+    t.data = quantize((x + noise).astype(np.float32), BLOCK_TYPES["Q8_0"]).tobytes()
+
+
+def test_a_tensor_that_comes_back_to_its_type(golden_q8: str, tmp_path: Path) -> None:
+    """Quantised anew by way of floats, to a mix that has one tensor as it was: that one's bits are others, too."""
+
+    def copy() -> GGUFFile:
+        file = model("Q8_0")
+        kept = tensor(file, "blk.0.attn_q.weight")
+        data, type_id = kept.data, kept.type_id
+        requantised(file, "Q4_0")
+        kept.data, kept.type_id = data, type_id
+        return file
+
+    file = copy()
+    _rounded_again(tensor(file, "blk.0.attn_q.weight"))
+    report = checked(written(file, golden_q8, tmp_path / "clean.gguf"))
+    assert report.strength == "another quantisation"
+    assert report.passed, report.findings
+
+    file = copy()
+    kept = tensor(file, "blk.0.attn_q.weight")
+    rows = np.frombuffer(kept.data, np.uint8).reshape(kept.dims[1], -1)
+    kept.data = np.roll(rows, 1, axis=0).tobytes()
+    report = checked(written(file, golden_q8, tmp_path / "spoilt.gguf"))
+    assert "model.layers.0.self_attn.q_proj.weight: Q8_0 to Q8_0 moves" in found(report, "tensors")
+
+
+def test_all_types_as_recorded_means_all_bits(golden_q8: str, tmp_path: Path) -> None:
+    file = model("Q8_0")
+    _rounded_again(tensor(file, "blk.0.attn_q.weight"))
+    report = checked(written(file, golden_q8, tmp_path / "copy.gguf"))
+    assert "the same type, Q8_0, with other values" in found(report, "tensors")
+
+
 def test_what_cannot_be_checked_does_not_pass(golden: str, tmp_path: Path) -> None:
     values = read_golden(golden.encode(), "golden")
     path = written(model(), golden, tmp_path / "copy.gguf")
@@ -167,6 +211,12 @@ def test_what_cannot_be_checked_does_not_pass(golden: str, tmp_path: Path) -> No
     assert not report.passed
     unchecked = [f.name for f in report.findings if f.outcome == "unchecked"]
     assert unchecked == ["token ids", "log-probabilities"]
+
+
+def test_golden_values_that_are_not_there(golden: str, tmp_path: Path) -> None:
+    path = written(model(), golden, tmp_path / "copy.gguf")
+    with pytest.raises(InputError, match=r"there is no file .*nope\.json"):
+        golden_for(path, tmp_path / "nope.json")
 
 
 def test_a_size_alone_says_nothing_of_a_tensor() -> None:
