@@ -61,39 +61,25 @@ void symmetric_errors(const Lanes<kLen>& b, const f32x16* d, float lo, float hi,
   _Pragma("GCC unroll 4") for (int c = 0; c < kCount; ++c) error[c] = squared[c];
 }
 
-// What the scale that suits a scale's codes best is made of: sums of w x q and w q^2.
+// A scale's weighted squared error, and what the scale that suits its codes best is made of: sums of w x q and w q^2.
 struct ScaleSums {
-  f32x16 xq, qq;
+  f32x16 xq, qq, error;
 
   // `d` where all codes are 0.
   HERD_INLINE f32x16 refitted(const f32x16& d) const { return select(qq > splat(0.0f), quotient(xq, qq), d); }
 };
 
+// Inline, so that nobody makes the error who does not read it.
 template <int kLen>
-ScaleSums scale_sums(const Lanes<kLen>& b, const f32x16& d, float lo, float hi) {
+HERD_INLINE ScaleSums scale_sums(const Lanes<kLen>& b, const f32x16& d, float lo, float hi) {
   const f32x16 inv = inverse(d);
-  ScaleSums s{splat(0.0f), splat(0.0f)};
-  for (int i = 0; i < kLen; ++i) {
-    const f32x16 q = nearest_code(b.x[i] * inv, lo, hi), wq = b.w[i] * q;
-    s.xq = s.xq + wq * b.x[i];
-    s.qq = s.qq + wq * q;
-  }
-  return s;
-}
-
-// The sums of `d` and its error in one pass.
-template <int kLen>
-ScaleSums scale_sums(const Lanes<kLen>& b, const f32x16& d, float lo, float hi, f32x16* error) {
-  const f32x16 inv = inverse(d);
-  ScaleSums s{splat(0.0f), splat(0.0f)};
-  f32x16 squared = splat(0.0f);
+  ScaleSums s{splat(0.0f), splat(0.0f), splat(0.0f)};
   for (int i = 0; i < kLen; ++i) {
     const f32x16 q = nearest_code(b.x[i] * inv, lo, hi), wq = b.w[i] * q, e = b.x[i] - d * q;
     s.xq = s.xq + wq * b.x[i];
     s.qq = s.qq + wq * q;
-    squared = squared + b.w[i] * e * e;
+    s.error = s.error + b.w[i] * e * e;
   }
-  *error = squared;
   return s;
 }
 
@@ -117,13 +103,12 @@ f32x16 search_scale(const Lanes<kLen>& b, const SymmetricRange& range, const Gri
   ScaleSums sums = scale_sums(b, best, range.lo, range.hi);
   for (int i = 0; i < refits; ++i) {
     const f32x16 d = round(sums.refitted(best));
-    f32x16 error;
-    const ScaleSums of_d = scale_sums(b, d, range.lo, range.hi, &error);
-    const i32x16 better = error < least;
+    const ScaleSums of_d = scale_sums(b, d, range.lo, range.hi);
+    const i32x16 better = of_d.error < least;
     if (!any(better)) break;  // the next would be the same again
     best = select(better, d, best);
-    least = select(better, error, least);
-    sums = {select(better, of_d.xq, sums.xq), select(better, of_d.qq, sums.qq)};
+    least = select(better, of_d.error, least);
+    sums = {select(better, of_d.xq, sums.xq), select(better, of_d.qq, sums.qq), least};
   }
   return best;
 }
