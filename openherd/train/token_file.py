@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from openherd.checkpoints.free_place import require_free
 from openherd.checkpoints.new_file import explained, sync_folder, write_new_text
 from openherd.errors import FormatError, InputError
 from openherd.store.digest import sha256_of
@@ -69,8 +70,7 @@ class TokenWriter:
 
     def __init__(self, folder: Path, kind: Kind, *, vocab_size: int, tokenizer: str, template: str | None) -> None:
         """Raises InputError when `folder` exists: prepared data is never overwritten."""
-        if folder.exists():
-            raise InputError(f"{folder} exists already", hint="name another folder, or remove it")
+        require_free(folder)
         self._folder = folder
         self._partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
         self._kind, self._vocab_size, self._tokenizer, self._template = kind, vocab_size, tokenizer, template

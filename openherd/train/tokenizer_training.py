@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from openherd.checkpoints.free_place import require_free
 from openherd.checkpoints.new_file import write_new_text
 from openherd.errors import InputError, OptionError
 from openherd.tokenizers.named_templates import named_template
@@ -50,8 +51,7 @@ def train_tokenizer(paths: Sequence[Path], folder: Path, vocab_size: int) -> Tra
 
     if not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
         raise OptionError(f"--vocab-size must be from {MIN_VOCAB} to {MAX_VOCAB}, not {vocab_size}")
-    if folder.exists():
-        raise InputError(f"{folder} exists already", hint="name another folder, or remove it")
+    require_free(folder)
     files = find_files(list(paths))
     counted = _Counted()
     pipeline = Pipeline(models.BPE())

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
-from openherd.errors import InputError, OptionError, OutputError
+from openherd.errors import OptionError, OutputError
 from openherd.options import EngineOptions, help_text
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ def export(
     adapter_only
         Write the adapters of a LoRA run by themselves, as PEFT does: a folder for herd chat --adapter.
     """
+    from openherd.checkpoints.free_place import require_folder_of, require_free
     from openherd.train.trained_model import open_trained
 
     target = to or ("gguf" if out.suffix == ".gguf" else "safetensors")
-    _require_free(out)
+    require_free(out)
+    require_folder_of(out)
     which = _which(checkpoint)
     if adapter_only:
         _write_adapter(run, out, which, json)
@@ -215,13 +217,6 @@ def _type(type: str, target: str) -> str:
     from openherd.workshop.quantize.mixes import find_mix
 
     return find_mix(type).name
-
-
-def _require_free(out: Path) -> None:
-    if os.path.lexists(out):
-        raise InputError(f"{out} exists already", hint="name another place, or remove it first")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} is no folder", hint=f"try: mkdir -p {out.parent}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from openherd.cli import output
 from openherd.cli.flags import JsonFlag, OfflineFlag
 from openherd.cli.train.data_flags import ModelFlag, RenameFlag, TemplateFlag, parse_renames
-from openherd.errors import InputError, OptionError
+from openherd.errors import OptionError
 
 
 def preview(
@@ -35,6 +35,7 @@ def preview(
     html
         Write a page of HTML with them instead of showing them here.
     """
+    from openherd.checkpoints.free_place import require_folder_of, require_free
     from openherd.train.encoding import Encoded, RowEncoder
     from openherd.train.preview import as_page, as_terminal
     from openherd.train.rows import RowError
@@ -43,6 +44,9 @@ def preview(
 
     if rows < 1:
         raise OptionError(f"--rows must be at least 1, not {rows}")
+    if html is not None:
+        require_free(html)
+        require_folder_of(html)
     source = open_tokenizer(model, template=template, offline=offline)
     tokenizer = source.tokenizer()
     encoder = RowEncoder(tokenizer, source.chat_template(tokenizer))
@@ -53,8 +57,6 @@ def preview(
                 raise row
             shown += [(row.where, document) for document in encoder.encode(row.row, row.where)]
     if html is not None:
-        if html.exists():
-            raise InputError(f"{html} exists already", hint="name another file, or remove it")
         html.write_text(as_page(encoder.tokenizer, shown), encoding="utf-8")
     if json:
         rows_shown = [

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.computed_elsewhere import computes_elsewhere
+from openherd.checkpoints.free_place import require_folder_of, require_free
 from openherd.checkpoints.new_file import OnProgress
 from openherd.checkpoints.source import Checkpoint
 from openherd.checkpoints.tokenizer_rules import differs_elsewhere
-from openherd.errors import InputError
 from openherd.workshop.convert import to_gguf, to_safetensors
 from openherd.workshop.convert.types import Dtype, Target, is_block, type_of
 from openherd.workshop.golden.places import golden_of
@@ -55,7 +55,8 @@ def convert(
     Raises InputError, UnsupportedError for what the target cannot say, OutputError. After that and after
     an interruption the work lies beside `out` as `.NAME.partial`; what the source is at fault for leaves nothing.
     """
-    _require_free(out)
+    require_free(out)
+    require_folder_of(out)
     checkpoint = open_checkpoint(path)
     notes = (*checkpoint.notes, *(_elsewhere(checkpoint) if target == "gguf" else []))
     for note in notes:
@@ -87,13 +88,6 @@ def _elsewhere(checkpoint: Checkpoint) -> list[str]:
     """What llama.cpp does otherwise with the model as GGUF."""
     tokenized = differs_elsewhere(checkpoint.tokenizer)
     return [*([tokenized] if tokenized else []), *computes_elsewhere(checkpoint.config)]
-
-
-def _require_free(out: Path) -> None:
-    if os.path.lexists(out):
-        raise InputError(f"{out} exists already", hint="name another place, or remove it first")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} is no folder", hint=f"try: mkdir -p {out.parent}")
 
 
 def _dequantised(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> tuple[str, ...]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from time import perf_counter
 
 from openherd.checkpoints import open_checkpoint
+from openherd.checkpoints.free_place import require_folder_of, require_free
 from openherd.checkpoints.gguf_writer import KeyValue, write_gguf
 from openherd.checkpoints.new_file import Progress as Written
-from openherd.errors import CapacityError, FormatError, InputError, OutputError, UnsupportedError
+from openherd.errors import CapacityError, FormatError, InputError, UnsupportedError
 from openherd.options import EngineOptions
 from openherd.store.progress import Progress
 from openherd.store.resolve import resolve
@@ -54,8 +55,8 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
 
     Nothing is left at `out` when writing fails or is interrupted. The comparison comes after it: what ends that leaves
     the whole file where it is; so does an importance matrix stay that was found and written before.
-    Raises `OptionError` for an unknown mix, `InputError` for a source or an importance matrix that does not suit,
-    `OutputError` when `out` cannot be written.
+    Raises `OptionError` for an unknown mix, `InputError` for a source or an importance matrix that does not suit and
+    for an `out` that is there already, `OutputError` when `out` cannot be written.
     """
     mix = find_mix(options.mix)
     EngineOptions(threads=options.threads)  # its range
@@ -97,11 +98,12 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
 
 def _check(source: Source, out: Path, options: QuantizeOptions) -> None:
     if out.is_dir():
-        raise OutputError(f"{out} is a folder; name a file", hint=f"try: {out / 'model.gguf'}")
+        raise InputError(f"{out} is a folder; name a file", hint=f"try: {out / 'model.gguf'}")
     if out.exists():
         _require_other(out, source)
-        if not options.overwrite:
-            raise OutputError(f"{out} exists already", hint="--overwrite replaces it")
+    if not options.overwrite:
+        require_free(out, hint="name another place, or replace it with --overwrite")
+    require_folder_of(out)
     if options.calibrate is not None and options.importance is not None:
         _check_matrix(source, out, options.importance, options.overwrite)
     if source.quantized_types and not options.requantize:
@@ -124,16 +126,14 @@ def _require_other(path: Path, source: Source) -> None:
 def _check_matrix(source: Source, out: Path, matrix: Path, overwrite: bool) -> None:
     """What `--calibrate` is about to write."""
     if matrix.is_dir():
-        raise OutputError(f"{matrix} is a folder; name a file for the importance matrix")
+        raise InputError(f"{matrix} is a folder; name a file for the importance matrix")
     if matrix.resolve() == out.resolve() or (matrix.exists() and out.exists() and matrix.samefile(out)):
         raise InputError(f"{matrix} is to be the model and the importance matrix at once; name two files")
     if matrix.exists():
         _require_other(matrix, source)
-        if not overwrite:
-            raise OutputError(
-                f"{matrix} exists already",
-                hint="--overwrite replaces it; without --calibrate it is read",
-            )
+    if not overwrite:
+        require_free(matrix, hint="name another place, or replace it with --overwrite; without --calibrate it is read")
+    require_folder_of(matrix)
 
 
 def _importance(source: Source, options: QuantizeOptions, progress: Progress) -> Importance | None:

@@ -40,6 +40,21 @@ def test_report(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> Non
     assert "written in" in result.err
 
 
+def test_an_out_that_cannot_be_taken_is_the_users_to_mend(herd: Herd, tiny_model: Path, tmp_path: Path) -> None:
+    """Before anything is computed, with the words and the status of the other verbs."""
+    taken = tmp_path / "taken.gguf"
+    taken.write_text("mine")
+    for verb in (("convert",), ("quantize", "--type", "Q8_0")):
+        result = herd(verb[0], tiny_model, taken, *verb[1:])
+        assert result.status == 2
+        assert f"herd: error: {taken} exists already\n  name another place, or " in result.err
+        result = herd(verb[0], tiny_model, tmp_path / "no" / "x.gguf", *verb[1:])
+        assert result.status == 2
+        assert result.err == f"herd: error: {tmp_path / 'no'} is no folder\n  try: mkdir -p {tmp_path / 'no'}\n"
+    assert herd("quantize", tiny_model, tmp_path, "--type", "Q8_0").status == 2
+    assert taken.read_text() == "mine"
+
+
 def test_document(herd: Herd, tiny_model: Path, tmp_path: Path, text: Path) -> None:
     out = tmp_path / "small.gguf"
     result = herd("quantize", tiny_model, out, "--type", "Q4_0", "--calibrate", text, "--no-evaluate", "--json")
@@ -131,7 +146,7 @@ def test_names_of_strangers_are_shown(herd: Herd, tiny_model: Path, tmp_path: Pa
         (["MODEL", "OUT", "--type", "Q4_0", "--importance", "MODEL"], 2, "no importance matrix"),
         (["MODEL", "OUT", "--type", "Q4_0", "--importance", "none.gguf"], 2, "does not exist"),
         (["MODEL", "MODEL", "--type", "Q4_0"], 2, "the source itself"),
-        (["MODEL", "nowhere/out.gguf", "--type", "Q4_0", "--no-evaluate"], 1, "nowhere"),
+        (["MODEL", "nowhere/out.gguf", "--type", "Q4_0", "--no-evaluate"], 2, "nowhere"),
         (["none.gguf", "OUT", "--type", "Q4_0"], 2, "none.gguf"),
         (["MODEL", "OUT", "--type", "Q4_0", "--threads", "0"], 2, "threads"),
     ],

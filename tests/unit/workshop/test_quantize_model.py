@@ -15,7 +15,7 @@ from openherd.checkpoints import planned_tensors as planned_module
 from openherd.checkpoints.gguf_header import read_header
 from openherd.checkpoints.gguf_writer import PlannedTensor
 from openherd.cli import main
-from openherd.errors import FormatError, HerdError, InputError, OutputError, UnsupportedError
+from openherd.errors import FormatError, HerdError, InputError, UnsupportedError
 from openherd.quant.dequantize import dequantize
 from openherd.quant.quantize import quantize
 from openherd.quant.quantize_search import search
@@ -162,10 +162,10 @@ def test_a_matrix_overwrites_nothing_unasked(tmp_path: Path) -> None:
             quantized(source, out, "Q8_0", calibrate=WORDS, importance=place, overwrite=True)
     with pytest.raises(InputError, match="the model and the importance matrix at once"):
         quantized(source, out, "Q8_0", calibrate=WORDS, importance=tmp_path / "." / "out.gguf", overwrite=True)
-    with pytest.raises(OutputError, match="is a folder"):
+    with pytest.raises(InputError, match="is a folder"):
         quantized(source, out, "Q8_0", calibrate=WORDS, importance=tmp_path, overwrite=True)
     matrix.write_text("precious")
-    with pytest.raises(OutputError, match=r"matrix.gguf exists already"):
+    with pytest.raises(InputError, match=r"matrix.gguf exists already"):
         quantized(source, out, "Q8_0", calibrate=WORDS, importance=matrix)
     assert (source.read_bytes(), matrix.read_text(), out.exists()) == (before, "precious", False)
     quantized(source, out, "Q8_0", calibrate=WORDS, importance=matrix, overwrite=True)
@@ -299,12 +299,12 @@ def test_an_interruption_leaves_nothing(
 def test_an_existing_file(tiny_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("precious")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(InputError, match="exists already"):
         quantized(tiny_model, out, "Q8_0")
     assert out.read_text() == "precious"
     quantized(tiny_model, out, "Q8_0", overwrite=True)
     assert open_checkpoint(out)
-    with pytest.raises(OutputError, match="is a folder"):
+    with pytest.raises(InputError, match="is a folder"):
         quantized(tiny_model, tmp_path, "Q8_0")
 
 
