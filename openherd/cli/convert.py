@@ -11,11 +11,12 @@ from cyclopts import Parameter
 from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
+from openherd.cli.layout import Layout, layout_of
 from openherd.errors import InputError, OptionError, OutputError
 from openherd.options import EngineOptions, help_text
 
-_SIZE = re.compile(r"([0-9]{1,6})([KMG]?)B?", re.IGNORECASE)
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_SIZE = re.compile(r"([0-9]{1,6}) ?([KMG])B?", re.IGNORECASE)
+_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def convert(
@@ -23,7 +24,7 @@ def convert(
     out: str,
     /,
     *,
-    to: Annotated[Literal["safetensors", "gguf"] | None, Parameter(show_default=False)] = None,
+    to: Annotated[Layout | None, Parameter(show_default=False)] = None,
     dtype: Literal["keep", "f32", "f16", "bf16"] = "keep",
     max_shard_size: Annotated[str | None, Parameter(show_default=False)] = None,
     no_golden: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -46,7 +47,7 @@ def convert(
     dtype
         Number type of the weights; keep: as they are, and quantised blocks as f16 where the layout has none.
     max_shard_size
-        Cut safetensors into shards of at most so much, such as 5GB.
+        Cut safetensors into shards of at most so much: a whole number with KB, MB or GB behind it, such as 5GB.
     no_golden
         Do not make golden values (which runs the model once); those that the model carries are left out too.
     """
@@ -58,9 +59,10 @@ def convert(
     from openherd.workshop.convert.run import convert
 
     place = Path(out)
-    target = to or ("gguf" if place.suffix == ".gguf" else "safetensors")
+    target = layout_of(place, to)
     if target == "gguf" and max_shard_size is not None:
         raise InputError("--max-shard-size is for safetensors; a GGUF file is written whole")
+    max_shard_bytes = None if max_shard_size is None else _bytes(max_shard_size)
     progress = TerminalProgress()
     try:
         done = convert(
@@ -68,7 +70,7 @@ def convert(
             place,
             target,
             dtype=dtype,
-            max_shard_bytes=None if max_shard_size is None else _bytes(max_shard_size),
+            max_shard_bytes=max_shard_bytes,
             with_golden=not no_golden,
             threads=threads,
             say=lambda text: None if json else output.note(f"herd: {text}"),
@@ -103,7 +105,9 @@ def convert(
 
 
 def _bytes(size: str) -> int:
+    """A bare number is refused: one thinks of megabytes, another program of bytes."""
     match = _SIZE.fullmatch(size.strip())
     if match is None or int(match[1]) == 0:
-        raise OptionError(f"--max-shard-size is a number with KB, MB or GB behind it, not {size!r}")
+        hint = f"try: {size}MB or {size}GB" if size.isdecimal() and int(size) else "try: 5GB"
+        raise OptionError(f"--max-shard-size is a whole number with KB, MB or GB behind it, not {size!r}", hint=hint)
     return int(match[1]) * _UNITS[match[2].upper()]

@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
+from openherd.cli.layout import Layout, layout_of
 from openherd.errors import OptionError, OutputError
 from openherd.options import EngineOptions, help_text
 
@@ -31,7 +32,7 @@ def export(
     out: Path,
     /,
     *,
-    to: Annotated[Literal["safetensors", "gguf"] | None, Parameter(show_default=False)] = None,
+    to: Annotated[Layout | None, Parameter(show_default=False)] = None,
     type: str = "f16",
     checkpoint: str = "latest",
     adapter_only: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
@@ -62,7 +63,7 @@ def export(
     from openherd.checkpoints.free_place import require_folder_of, require_free
     from openherd.train.trained_model import open_trained
 
-    target = to or ("gguf" if out.suffix == ".gguf" else "safetensors")
+    target = layout_of(out, to)
     require_free(out)
     require_folder_of(out)
     which = _which(checkpoint)

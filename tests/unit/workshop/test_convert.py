@@ -559,5 +559,33 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert golden_of(tmp_path / "y.gguf") == golden_of(tmp_path / "hf")
     assert main(["verify", str(tmp_path / "y.gguf")]) == 0
     assert main(["convert", str(path), str(tmp_path / "z"), "--max-shard-size", "lots"]) == 2
+    capsys.readouterr()
+    assert main(["convert", str(path), str(tmp_path / "z"), "--max-shard-size", "50"]) == 2
+    assert capsys.readouterr().err == (
+        "herd: error: --max-shard-size is a whole number with KB, MB or GB behind it, not '50'\n  try: 50MB or 50GB\n"
+    )
     assert main(["convert", str(path), str(tmp_path / "z.gguf"), "--max-shard-size", "1GB"]) == 2
     assert main(["convert", str(path), str(path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "hint"),
+    [
+        ("y.gguf", ["--to", "safetensors"], "name a folder, or give --to gguf"),
+        ("y.GGUF", ["--to", "safetensors"], "name a folder, or give --to gguf"),
+        ("y.safetensors", ["--to", "gguf"], "name a file that ends in .gguf, or give --to safetensors and a folder"),
+        ("y.safetensors", [], "name a folder, such as {y}; the files of safetensors lie in it"),
+    ],
+)
+def test_a_name_that_says_another_layout_is_refused(
+    name: str, flags: list[str], hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = source(tmp_path / "x.gguf")
+    assert main(["convert", str(path), str(tmp_path / name), "--no-golden", *flags]) == 2
+    assert capsys.readouterr().err.endswith(f"\n  {hint.format(y=tmp_path / 'y')}\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.gguf"]
+
+
+def test_capitals_of_an_ending_make_no_difference(tmp_path: Path) -> None:
+    assert main(["convert", str(source(tmp_path / "x.gguf")), str(tmp_path / "y.GGUF"), "--no-golden"]) == 0
+    assert (tmp_path / "y.GGUF").read_bytes()[:4] == b"GGUF"
