@@ -3,7 +3,8 @@
 The bytes go to a partial file beside the target, which takes the target's name only when all of them are on the disk.
 With a `resume_key` the partial file survives an interruption, and beside it a journal says which pieces it holds and
 their SHA-256; a run with the same key and the same plan reads them again, keeps those that are right, and goes on.
-Both go when the source is at fault (InputError), where going on would fail again. Without a key nothing is left behind.
+Both go when the source is at fault (InputError), where going on would fail again. By its journal a partial file is told
+from a file of the user's own under that name, which stays as it is. Without a key nothing is left behind.
 Not covered: a kill between two system calls leaves the partial file of a run without a key, named `.NAME.XXXX.new`.
 """
 
@@ -27,6 +28,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from openherd.checkpoints.partial_file import require_begun_by_us, require_no_strangers
 from openherd.errors import InputError, OutputError
 
 U8 = NDArray[np.uint8]
@@ -78,7 +80,8 @@ def write_new_file(
 
     Pieces lie in order and do not overlap. An existing file of that name is replaced at the very end, and its owner and
     permissions stay; a link is replaced too, not what it leads to. Raises OutputError (no space, no permission, another
-    run at work); what a piece's `chunks` raises goes through.
+    run at work), and InputError, before anything is touched, for what no run can have left under the partial file's
+    name; what a piece's `chunks` raises goes through.
     """
     partial = _partial(path, resume_key)
     try:
@@ -115,14 +118,15 @@ def fill_file(
     named: Path | None = None,
 ) -> int:
     """`write_new_file` without the change of name, for a file whose folder is what appears whole: the file and its
-    journal stay, and filling it again keeps what is right. `named` is what messages call it."""
+    journal stay, and filling it again keeps what is right. `named` is the file that it will become: messages call it
+    so, and what is at `path` before, in a folder that is the user's, must be a run's."""
     plan = hashlib.sha256(head)
     plan.update(json.dumps([resume_key, size, *((p.name, p.offset, p.nbytes) for p in pieces)]).encode())
+    journal = _Journal(path, plan.hexdigest()) if resume_key is not None else None
+    may_be_strangers = journal is not None and named is not None
     named = named or path
-    with explained(named, size), os.fdopen(_open(path), "r+b") as file:
-        require_alone(file, path, named)
+    with explained(named, size), _opened(path, named, may_be_strangers) as file:
         _keep_permissions(file, named)
-        journal = _Journal(path, plan.hexdigest()) if resume_key is not None else None
         kept = journal.sound(file, pieces) if journal else 0
         _require_space(named, size - (pieces[kept - 1].offset + pieces[kept - 1].nbytes if kept else 0))
         flusher = _Flusher(file)
@@ -137,9 +141,23 @@ def fill_file(
             forget_journal(path)
             raise
         finally:
-            if flusher.failed:
-                forget_journal(path)  # any of what it holds to be written may be lost
+            if flusher.failed:  # any of what the journal holds to be written may be lost
+                path.unlink(missing_ok=True)
+                forget_journal(path)
     return kept
+
+
+@contextmanager
+def _opened(path: Path, named: Path, may_be_strangers: bool) -> Iterator[BinaryIO]:
+    """The partial file, locked. Raises BusyError, and InputError for what no run began, which is not touched."""
+    journal = _Journal.path_of(path)
+    if may_be_strangers:
+        require_no_strangers(path, journal, named)
+    with os.fdopen(_open(path), "r+b") as file:
+        require_alone(file, path, named)
+        if may_be_strangers:
+            require_begun_by_us(path, journal, named)
+        yield file
 
 
 def _open(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 
 from openherd.checkpoints import new_file
 from openherd.checkpoints.new_file import Piece, write_new_file
-from openherd.errors import OutputError, UnsupportedError
+from openherd.errors import InputError, OutputError, UnsupportedError
 
 
 def piece(name: str, offset: int, data: bytes, made: list[str] | None = None) -> Piece:
@@ -230,9 +231,39 @@ def test_what_is_not_right_any_more_is_made_again(tmp_path: Path, damage: str) -
 def test_nothing_is_written_through_a_link(tmp_path: Path, planted: str) -> None:
     (tmp_path / "mine").write_text("kept")
     (tmp_path / planted).symlink_to(tmp_path / "mine")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(InputError, match=rf"{re.escape(planted)}, .* is no file of openherd's"):
         write_new_file(tmp_path / "x", b"head", [piece("a", 4, b"aaaa")], size=8, resume_key="k")
     assert (tmp_path / "mine").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        {".x.partial": "my thesis"},
+        {".x.partial.journal": "my diary"},
+        {".x.partial": "my thesis", ".x.partial.journal": "my diary"},
+        {".x.partial": "my thesis", ".x.partial.journal": '"my diary"\n"of today"\n'},
+    ],
+)
+def test_a_file_of_the_users_own_under_the_partial_name_is_left_alone(tmp_path: Path, mine: dict[str, str]) -> None:
+    for name, text in mine.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    with pytest.raises(InputError, match=r"is no file of openherd's\nmove it away, or name another place"):
+        write_new_file(tmp_path / "x", b"head", [piece("a", 4, b"aaaa")], size=8, resume_key="k")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == mine
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    "left", [{".x.partial": ""}, {".x.partial.journal": ""}, {".x.partial": "head", ".x.partial.journal": ""}]
+)
+def test_what_a_run_left_that_was_killed_early_is_taken_up(tmp_path: Path, left: dict[str, str]) -> None:
+    """Before it had written anything, before there was a file, and while the journal was written anew."""
+    for name, text in left.items():
+        (tmp_path / name).write_text(text)
+    assert write_new_file(tmp_path / "x", b"head", [piece("a", 4, b"aaaa")], size=8, resume_key="k") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_kill_at_random_points_then_resume(tmp_path: Path) -> None:
