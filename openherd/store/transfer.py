@@ -35,11 +35,12 @@ class _StoppedError(Exception):
 class _Total:
     """Adds the files' progress up. Each file has its own view of it (`part`)."""
 
-    def __init__(self, progress: Progress, had: int, total: int) -> None:
+    def __init__(self, progress: Progress, had: int, jobs: Sequence[Job]) -> None:
         self._progress = progress
         self._had = had
-        self._total = total
-        self._done: dict[Path, int] = {}
+        self._total = had + sum(job.pinned.size for job in jobs)
+        # From the first, also of a file that is whole and of which nothing will come.
+        self._done = {job.partial: min(_size(job.partial), job.pinned.size) for job in jobs}
         self._lock = threading.Lock()
         self.stop = threading.Event()
 
@@ -52,7 +53,7 @@ class _Total:
             raise _StoppedError
         with self._lock:
             self._done[path] = done
-            self._progress.advance(min(self._had + sum(self._done.values()), self._total), self._total)
+            self._progress.advance(self._had + sum(self._done.values()), self._total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +82,11 @@ def transfer(
     pause: Callable[[float], None],
     explain: Callable[[Job, BaseException], BaseException],
 ) -> None:
-    """Do all jobs, at most `CONNECTIONS` at a time. `had` are the bytes of files that are here already.
+    """Do all jobs, at most `CONNECTIONS` at a time. `had` are the bytes of files that are whole under their names.
 
     The first failure ends the others and is raised as `explain` has it; what came stays in the partial files.
     """
-    total = _Total(progress, had, had + sum(job.pinned.size for job in jobs))
+    total = _Total(progress, had, jobs)
     queue: SimpleQueue[Job] = SimpleQueue()
     for job in jobs:
         queue.put(job)
@@ -120,6 +121,10 @@ def transfer(
         progress.finish()
     if failures:
         raise failures[0]
+
+
+def _size(partial: Path) -> int:
+    return partial.stat().st_size if partial.exists() else 0
 
 
 def _wait(threads: list[threading.Thread], stop: threading.Event) -> None:

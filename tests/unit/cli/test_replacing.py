@@ -42,6 +42,6 @@ def test_a_link_planted_under_the_partial_name_is_not_followed(herd: Herd, sourc
     precious.write_text("precious")
     (tmp_path / ".x.gguf.partial").symlink_to(precious)
     result = herd("convert", source, tmp_path / "x.gguf", "--no-golden")
-    assert result.status == 1, result.err
+    assert result.status == 2, result.err
     assert precious.read_text() == "precious"
     assert not (tmp_path / "x.gguf").exists()

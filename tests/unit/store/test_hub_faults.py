@@ -74,6 +74,19 @@ def test_an_interrupted_pull_leaves_no_model_and_is_resumed(hub: StandInHub, con
     assert f"  resuming: {had / 1e6:.1f} MB are here" in told.said
 
 
+def test_progress_counts_what_was_there(hub: StandInHub) -> None:
+    """Also of a file that is whole already, of which nothing is left to come, and of one whose turn comes last."""
+    hub.add(REPOSITORY, safetensors_files())
+    with pytest.raises(KeyboardInterrupt):
+        fetch(progress=interrupting_at(1))
+    had = sum(path.stat().st_size for path in next(fetching_folder().glob("hf--*[!k]")).iterdir())
+    told = Told()
+    local = fetch(progress=told)
+    assert told.steps[0][0] > had > 0
+    assert told.steps[-1] == (local.record.size, local.record.size)
+    assert told.steps == sorted(told.steps)
+
+
 def test_files_of_the_same_bytes_are_resumed_each_by_itself(hub: StandInHub) -> None:
     hub.add(REPOSITORY, safetensors_files() | {"LICENSE": b"x" * 3000, "LICENSE.txt": b"x" * 3000})
     with pytest.raises(KeyboardInterrupt):
