@@ -36,6 +36,7 @@ def open_gguf(path: Path) -> Checkpoint:
     keys = model.keys
     config, tensors = read_model(model)
     template = keys.text(TEMPLATE) if TEMPLATE in keys else None
+    name = model.values.get("general.name")
     return Checkpoint(
         path=path,
         format=format_of(model),
@@ -47,6 +48,7 @@ def open_gguf(path: Path) -> Checkpoint:
         metadata=short_metadata(model),
         template_source=None if template is None else TEMPLATE,
         files=model.files,
+        name=name if isinstance(name, str) else None,
     )
 
 

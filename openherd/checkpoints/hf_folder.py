@@ -58,6 +58,7 @@ def open_hf(folder: Path) -> Checkpoint:
         metadata=short_metadata(files.keys),
         template_source=template_source,
         files=files.files,
+        name=read_name(files.keys),
     )
 
 
@@ -115,6 +116,13 @@ def end_ids(folder: Path, config: JsonKeys) -> tuple[int, ...]:
     """Ids that end an answer, as generation_config.json and config.json say."""
     generation = read_json_keys_if_there(folder / GENERATION)
     return generation.wholes("eos_token_id") + config.wholes("eos_token_id")
+
+
+def read_name(keys: JsonKeys) -> str | None:
+    """transformers keeps what a model was loaded from under this key: where it is a path or a name on the hub, that is
+    often what the model was trained from."""
+    name = dict(keys.items()).get("_name_or_path")
+    return name if isinstance(name, str) and "/" not in name and name not in ("", ".", "..") else None
 
 
 def read_license(folder: Path, keys: JsonKeys) -> str | None:

@@ -77,6 +77,7 @@ class Checkpoint:
     metadata: Mapping[str, Any]  # the file's own keys, long arrays left out; for inspect
     template_source: str | None = None  # the template's file or key, or `BUILT_IN`, a name and why
     files: tuple[Path, ...] = ()  # the files that hold the tensors
+    name: str | None = None  # what the files call the model
     notes: tuple[str, ...] = ()  # what the files leave open and was assumed
 
     @property

@@ -85,7 +85,7 @@ def _from_folder(checkpoint: Checkpoint, out: Path, dtype: Dtype) -> tuple[dict[
     keys: dict[str, KeyValue] = {
         "general.architecture": family.architecture,
         "general.type": "model",
-        "general.name": file_name(checkpoint.path.resolve()),
+        "general.name": checkpoint.name or file_name(checkpoint.path.resolve()),
         **({} if checkpoint.license is None else {"general.license": checkpoint.license}),
         _FILE_TYPE: _file_type(tensors),
         "general.quantization_version": 2,

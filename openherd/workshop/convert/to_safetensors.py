@@ -122,6 +122,8 @@ def _made_config(checkpoint: Checkpoint, tensors: list[PlannedTensor], out: Path
     for name, token in (("bos_token_id", spec.bos_id), ("eos_token_id", spec.eos_id), ("pad_token_id", spec.pad_id)):
         if token is not None:
             settings[name] = token
+    if checkpoint.name:
+        settings["_name_or_path"] = checkpoint.name
     if spec.pad_id is None and settings["model_type"] in _OWN_PADDING:
         settings["pad_token_id"] = None
     return settings

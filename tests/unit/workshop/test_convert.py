@@ -18,6 +18,7 @@ import pytest
 
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.computed_elsewhere import computes_elsewhere
+from openherd.checkpoints.describe import describe
 from openherd.checkpoints.gguf_header import read_header
 from openherd.checkpoints.new_file import Progress
 from openherd.checkpoints.safetensors import read_safetensors
@@ -144,6 +145,27 @@ def test_what_goes_along(tmp_path: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors", "golden.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "hf" / name).read_bytes(), name
     assert not (tmp_path / "again" / "config.json.bak").exists()
+
+
+@pytest.mark.parametrize("name", ["Tiny Model 1M Instruct", "Zwerg \u96ea", "n" * 300])
+def test_the_name_goes_along(name: str, tmp_path: Path) -> None:
+    file = model()
+    file.keys["general.name"] = text(name)
+    convert(source(tmp_path / "x.gguf", file), tmp_path / "hf", "safetensors", with_golden=False)
+    assert describe(tmp_path / "hf")["name"] == name
+    convert(tmp_path / "hf", tmp_path / "again", "safetensors", with_golden=False)
+    convert(tmp_path / "again", tmp_path / "y.gguf", "gguf", with_golden=False)
+    assert describe(tmp_path / "y.gguf")["name"] == name
+
+
+@pytest.mark.parametrize("origin", ["some-org/base-model", "/home/me/runs/7", ".", "", 3, None])
+def test_where_a_model_was_loaded_from_is_not_its_name(origin: object, tmp_path: Path) -> None:
+    """transformers keeps there what a model was trained from: of a fine-tuned one another model's name."""
+    convert(source(tmp_path / "x.gguf"), tmp_path / "tuned", "safetensors", with_golden=False)
+    config = tmp_path / "tuned" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_name_or_path": origin}))
+    convert(tmp_path / "tuned", tmp_path / "y.gguf", "gguf", with_golden=False)
+    assert describe(tmp_path / "y.gguf")["name"] == "tuned"
 
 
 def test_blocks_stay_blocks_between_gguf_files(tmp_path: Path) -> None:
