@@ -9,8 +9,8 @@ from typing import BinaryIO, TextIO
 
 from openherd.chat.conversation import Conversation
 from openherd.chat.statistics import full_notice, line
-from openherd.chat.visible import visible
 from openherd.errors import HerdError, InputError
+from openherd.visible import visible
 
 MAX_LINE_BYTES = 16 << 20
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
 
-from openherd.chat.visible import visible
+from openherd.visible import visible
 
 _REDRAW_S = 0.08  # twelve times a second is smooth, and leaves the cores to the model
 _FENCES = ("```", "~~~")

@@ -20,9 +20,9 @@ from openherd.chat.commands import COMMANDS, Session, execute
 from openherd.chat.conversation import Conversation
 from openherd.chat.echo import no_echo
 from openherd.chat.sampling import CHANGEABLE
-from openherd.chat.visible import visible
 from openherd.errors import ContextLengthError, HerdError
 from openherd.store.home import history_file
+from openherd.visible import visible
 
 _QUOTES = '"""'
 

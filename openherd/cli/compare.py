@@ -59,13 +59,13 @@ def compare(
         raise InputError("--tokens and --context must be at least 2")
     warn_of_many_threads(threads)
 
-    from openherd.cli.shown_progress import ShownProgress
+    from openherd.store.progress import TerminalProgress
     from openherd.store.resolve import resolve
     from openherd.workshop.compare import compare_models
     from openherd.workshop.texts import DEFAULT_TEXT, default_text
 
     name, text = (DEFAULT_TEXT, default_text()) if file is None else (Path(file).name, read_text(file))
-    progress = ShownProgress()
+    progress = TerminalProgress()
     path_a, path_b = (resolve(ref, offline=offline, progress=progress) for ref in (a, b))
     result = compare_models(
         path_a,

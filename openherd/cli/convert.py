@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
 from openherd.cli.layout import Layout, layout_of
 from openherd.errors import InputError, OptionError, OutputError
 from openherd.options import EngineOptions, help_text
+from openherd.visible import visible
 
 _SIZE = re.compile(r"([0-9]{1,6}) ?([KMG])B?", re.IGNORECASE)
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}

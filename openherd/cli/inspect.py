@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import JsonFlag, OfflineFlag
 from openherd.store.progress import megabytes
+from openherd.visible import visible
 
 Facts = Iterable[tuple[str, object]]
 

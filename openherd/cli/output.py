@@ -14,8 +14,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from openherd.chat.visible import visible
 from openherd.errors import HerdError
+from openherd.visible import visible
 
 MAX_ERROR_CHARACTERS = 2000
 

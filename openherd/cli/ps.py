@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import JsonFlag
+from openherd.visible import visible
 
 _HEADER = ("address", "model", "state", "memory", "running", "waiting", "tokens/s", "pid")
 

@@ -72,7 +72,7 @@ def quantize(
         raise InputError("--evaluate and --no-evaluate exclude each other")
     warn_of_many_threads(threads)
 
-    from openherd.cli.shown_progress import ShownProgress
+    from openherd.store.progress import TerminalProgress
     from openherd.workshop.quantize.run import QuantizeOptions, run_quantize
 
     options = QuantizeOptions(
@@ -87,7 +87,7 @@ def quantize(
         threads=threads,
     )
     path = Path(os.path.expanduser(out))
-    report = run_quantize(model, path, options, offline=offline, progress=ShownProgress())
+    report = run_quantize(model, path, options, offline=offline, progress=TerminalProgress())
     if json:
         output.document(report.document())
         return

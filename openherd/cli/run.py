@@ -161,8 +161,8 @@ def _warn_of_short_context(llm: LLM, asked: int | None) -> None:
 
 def _write(stream: Stream) -> None:
     """The text as it comes. On a terminal, control characters of the model's are made visible."""
-    from openherd.chat.visible import visible
     from openherd.llm.aloud import ThinkingAloud
+    from openherd.visible import visible
 
     to_terminal = sys.stdout.isatty()
     last, aloud = "", ThinkingAloud()

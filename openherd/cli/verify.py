@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
 from openherd.errors import FormatError, InputError
 from openherd.options import EngineOptions, help_text
+from openherd.visible import visible
 
 if TYPE_CHECKING:
     from openherd.workshop.verify.findings import Report

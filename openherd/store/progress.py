@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Protocol, TextIO
 
+from openherd.visible import visible
+
 
 class Progress(Protocol):
     """Told about a fetch; a graphical front or a test brings its own."""
@@ -21,7 +23,10 @@ class Progress(Protocol):
 
 
 class TerminalProgress:
-    """Writes to standard error: one line that renews itself on a terminal, a line for each tenth elsewhere."""
+    """Writes to standard error: one line that renews itself on a terminal, a line for each tenth elsewhere.
+
+    What is said may hold names of strangers' files: their control characters are shown, not obeyed.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream if stream is not None else sys.stderr
@@ -31,7 +36,7 @@ class TerminalProgress:
         self._tenth = -1
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(visible(text), file=self._stream, flush=True)
 
     def advance(self, done: int, total: int) -> None:
         now = time.monotonic()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from openherd.chat.visible import visible
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
 from openherd.cli.layout import Layout, layout_of
 from openherd.errors import OptionError, OutputError
 from openherd.options import EngineOptions, help_text
+from openherd.visible import visible
 
 if TYPE_CHECKING:
     from openherd.checkpoints.source import Checkpoint

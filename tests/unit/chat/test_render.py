@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from openherd.chat.render import Tail, show, split_blocks
-from openherd.chat.visible import visible
+from openherd.visible import visible
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from email.message import Message
+from io import StringIO
 from pathlib import Path
 from urllib.request import HTTPRedirectHandler, Request
 
@@ -86,3 +87,9 @@ def test_credentials_follow_a_redirect_within_their_origin_alone() -> None:
         followed = redirects.redirect_request(request, None, 302, "Found", Message(), target)
         assert followed is not None
         assert followed.get_header("Authorization") == expected, target
+
+
+def test_names_of_strangers_do_not_steer_the_terminal() -> None:
+    stream = StringIO()
+    TerminalProgress(stream).say("fetching \x1b]0;owned\x07")
+    assert stream.getvalue() == "fetching \u241b]0;owned\u2407\n"
