@@ -20,8 +20,8 @@ from openherd.tokenizers.spec import Strip, TokenizerSpec, TokenType
 from openherd.tokenizers.tokenizer import token_kinds
 from openherd.workshop.calibrate import CHUNK_TOKENS, chunks_of
 from openherd.workshop.divergence import Divergence, diverge
-from openherd.workshop.golden.vocabulary import merges
 from openherd.workshop.model_logits import open_logits
+from openherd.workshop.token_tables import same_merges, token_difference
 from openherd.workshop.verify.facts import same_fact
 
 # Kinds of tokens that text becomes by merging, GGUF's 0 for one that is not said among them; layouts do not agree on
@@ -149,24 +149,24 @@ def _tokenizer_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
             return f"{field} is {getattr(a, field)!r} in one and {getattr(b, field)!r} in the other"
     if len(a.tokens) != len(b.tokens):
         return f"{len(a.tokens)} tokens and {len(b.tokens)}"
-    return _token_difference(a, b) or ("their merges differ" if list(merges(a)) != list(merges(b)) else None)
+    return _token_difference(a, b) or (None if same_merges(a, b) else "their merges differ")
 
 
 def _token_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
-    for number, (of_a, of_b) in enumerate(zip(a.tokens, b.tokens, strict=True)):
-        if of_a != of_b:
-            return f"token {number} is {of_a!r} in one and {of_b!r} in the other"
-    for number, kinds in enumerate(zip(token_kinds(a), token_kinds(b), strict=True)):
-        if kinds[0] != kinds[1]:
-            kind_a, kind_b = (TokenType.NORMAL if kind in _MERGED else TokenType(kind) for kind in kinds)
-            if kind_a != kind_b:
-                return f"token {number} is {kind_a.name} in one and {kind_b.name} in the other"
+    if token := token_difference(a, b, _meant_kinds):
+        texts, kinds = map(repr, token.texts), (TokenType(kind).name for kind in token.kinds)
+        of_a, of_b = kinds if token.texts[0] == token.texts[1] else texts
+        return f"token {token.token_id} is {of_a} in one and {of_b} in the other"
     for number in sorted(a.normalized ^ b.normalized):
         return f"token {number} is sought in normalised text in one and as it is written in the other"
     for number in sorted(a.strips.keys() | b.strips.keys()):
         if a.strips.get(number, Strip()) != b.strips.get(number, Strip()):
             return f"token {number} strips other spaces in one than in the other"
     return None
+
+
+def _meant_kinds(spec: TokenizerSpec) -> Iterator[int]:
+    return (TokenType.NORMAL if kind in _MERGED else kind for kind in token_kinds(spec))
 
 
 def _require_memory(a: Checkpoint, b: Checkpoint) -> None:

@@ -22,7 +22,8 @@ from openherd.config import ModelConfig
 from openherd.errors import HerdError, UnsupportedError
 from openherd.tokenizers.spec import TokenizerSpec, TokenType
 from openherd.workshop.golden.rotation import rotation
-from openherd.workshop.golden.vocabulary import facts, merges
+from openherd.workshop.golden.vocabulary import facts
+from openherd.workshop.token_tables import same_merges, token_difference
 from openherd.workshop.verify.facts import config_differences, same_fact
 from openherd.workshop.verify.findings import shown
 
@@ -67,16 +68,14 @@ def require_same_tokenizer(checkpoint: Checkpoint, folder: Path, config: JsonKey
 
 def _tokenizer_difference(was: TokenizerSpec, now: TokenizerSpec) -> str | None:
     """The first of what `herd verify` would find."""
-    rows = zip(was.tokens, was.token_types, now.tokens, now.token_types, strict=True)
-    for token_id, (text, kind, new_text, new_kind) in enumerate(rows):
-        if (text, kind) != (new_text, new_kind):
-            old, new = ((shown(t), TokenType(k).name) for t, k in ((text, kind), (new_text, new_kind)))
-            return f"token {token_id} is {' '.join(old)} and would be {' '.join(new)}"
+    if token := token_difference(was, now, lambda spec: spec.token_types):
+        old, new = (f"{shown(t)} {TokenType(k).name}" for t, k in zip(token.texts, token.kinds, strict=True))
+        return f"token {token.token_id} is {old} and would be {new}"
     then = facts(was)
     for name, value in facts(now).items():
         if not same_fact(name, then[name], value):
             return f"{name} is {shown(then[name])} and would be {shown(value)}"
-    return None if list(merges(was)) == list(merges(now)) else "the merges would be others"
+    return None if same_merges(was, now) else "the merges would be others"
 
 
 def _present(checkpoint: Checkpoint) -> Present:
