@@ -10,7 +10,7 @@ import pytest
 from openherd.quant.dequantize import dequantize
 from openherd.quant.quantize import quantize
 from openherd.quant.types import BLOCK_TYPES
-from openherd.workshop.verify.tensors import ROUNDING
+from openherd.workshop.golden.rounding import ROUNDING
 from tests.parity.make_rounding_errors import EXPECTED, samples
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.computed_elsewhere import computes_elsewhere
 from openherd.checkpoints.free_place import require_folder_of, require_free
 from openherd.checkpoints.new_file import OnProgress
-from openherd.checkpoints.source import Checkpoint
+from openherd.checkpoints.source import Checkpoint, Tensor
 from openherd.checkpoints.tokenizer_rules import differs_elsewhere
 from openherd.workshop.convert import to_gguf, to_safetensors
 from openherd.workshop.convert.types import Dtype, Target, is_block, type_of
@@ -22,7 +22,7 @@ from openherd.workshop.golden.record import record
 
 Say = Callable[[str], None]
 # Rises when the same source gives other bytes: what an older openherd left unfinished is then made anew.
-REVISION = 1
+REVISION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ def convert(
     lost = _dequantised(checkpoint, target, dtype)
     if lost:
         say(f"blocks of {', '.join(lost)} become {'f16' if dtype == 'keep' else dtype}")
-    golden, origin = _golden(path, with_golden, threads, say)
+    retyped = {name: t.type.name for name, t in _retyped(checkpoint, target, dtype)}
+    golden, origin = _golden(path, retyped, threads, say) if with_golden else (None, "none")
     resume_key = json.dumps([REVISION, target, dtype, max_shard_bytes, _identity(checkpoint)])
     if target == "gguf":
         kept = to_gguf.write(
@@ -92,21 +93,26 @@ def _elsewhere(checkpoint: Checkpoint) -> list[str]:
 
 def _dequantised(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> tuple[str, ...]:
     """Block types that do not stay, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for name in checkpoint.tensors:
-        tensor = checkpoint.tensors[name]
-        if is_block(tensor.type) and type_of(tensor, target, dtype) != tensor.type:
-            counts[tensor.type.name] += 1
+    counts = Counter(t.type.name for _, t in _retyped(checkpoint, target, dtype) if is_block(t.type))
     return tuple(name for name, _ in counts.most_common())
 
 
-def _golden(path: Path, wanted: bool, threads: int | None, say: Say) -> tuple[str | None, str]:
-    """The model's own golden values go along: they are the older truth. Without, they are made now."""
-    if not wanted:
-        return None, "none"
+def _retyped(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that get another type, by name."""
+    for name in checkpoint.tensors:
+        tensor = checkpoint.tensors[name]
+        if type_of(tensor, target, dtype) != tensor.type:
+            yield name, tensor
+
+
+def _golden(path: Path, retyped: Mapping[str, str], threads: int | None, say: Say) -> tuple[str, str]:
+    """The model's own golden values go along: they are the older truth. Without, they are made now.
+
+    `retyped`: the types that tensors lose, which have rounded them all the same.
+    """
     golden = golden_of(path)
     if golden is not None:
-        return golden.to_json(), "carried along"
+        return golden.rounded(retyped).to_bounded_json(), "carried along"
     say("recording golden values")
     return record(path, threads=threads, say=say).to_json(), "recorded"
 

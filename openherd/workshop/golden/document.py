@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from openherd.checkpoints.strict_json import read_json_object
-from openherd.errors import FormatError
+from openherd.errors import FormatError, UnsupportedError
 from openherd.workshop.golden.fields import Fields
+from openherd.workshop.golden.rounding import ROUNDING, coarsest
 
 VERSION = 1
 MAX_BYTES = 2 << 20  # of a document: some 4,000 tensors, and hostile JSON of that size takes 50 MiB
@@ -62,6 +63,7 @@ class TensorFacts:
     sha256: str
     rms: float
     sketch: tuple[float, ...]
+    rounded_to: str | None = None  # the coarsest type that the file's values have had since, by the file's own account
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,41 @@ class Golden:
     next_tokens: tuple[NextToken, ...]
 
     def to_json(self) -> str:
-        return json.dumps({"openherd_golden": VERSION, **asdict(self)}, ensure_ascii=True, separators=(",", ":"))
+        document = {"openherd_golden": VERSION, **asdict(self)}
+        for tensor in document["tensors"].values():
+            if tensor["rounded_to"] is None:
+                del tensor["rounded_to"]
+        return json.dumps(document, ensure_ascii=True, separators=(",", ":"))
+
+    def to_bounded_json(self) -> str:
+        """Raises UnsupportedError for so many tensors that it would be too long to travel with a model."""
+        document = self.to_json()
+        if len(document) > MAX_BYTES:
+            raise UnsupportedError(
+                f"golden values of {len(self.tensors):,} tensors take more than {MAX_BYTES >> 20} MiB",
+                hint="try: --no-golden",
+            )
+        return document
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
+        """Of the values, whatever the file that they lie in went through since."""
+        values = replace(self, tensors={name: replace(t, rounded_to=None) for name, t in self.tensors.items()})
+        return hashlib.sha256(values.to_json().encode()).hexdigest()
+
+    @property
+    def rounded_to(self) -> dict[str, str]:
+        """Of each tensor that says so, what its values were rounded to since."""
+        return {name: tensor.rounded_to for name, tensor in self.tensors.items() if tensor.rounded_to is not None}
+
+    def rounded(self, types: Mapping[str, str]) -> Golden:
+        """The same values, for a file whose tensors of these names have had these types since; a type that a tensor's
+        values were recorded in has rounded nothing, nor has float32."""
+        tensors = {**self.tensors}
+        for name, type in types.items():
+            if name in tensors and type != tensors[name].type and ROUNDING[type]:
+                tensors[name] = replace(tensors[name], rounded_to=coarsest(tensors[name].rounded_to or type, type))
+        return replace(self, tensors=tensors)
 
 
 def read_golden(raw: bytes, where: str) -> Golden:
@@ -149,8 +181,11 @@ def _tensor(fields: Fields) -> TensorFacts:
         sha256=fields.text("sha256", most=64),
         rms=fields.number("rms", least=0.0),
         sketch=fields.numbers("sketch", most=MAX_SKETCH),
+        rounded_to=fields.text("rounded_to", most=16) if "rounded_to" in fields else None,
     )
     fields.done()
+    if value.rounded_to is not None and not ROUNDING.get(value.rounded_to):
+        raise FormatError(f"{fields.where}: 'rounded_to' must be a type that values are rounded to")
     return value
 
 

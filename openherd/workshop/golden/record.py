@@ -12,7 +12,7 @@ from openherd.checkpoints.source import Checkpoint
 from openherd.errors import FormatError, TemplateError, UnsupportedError
 from openherd.tokenizers import ChatTemplate, Tokenizer
 from openherd.workshop.golden.chats import CHATS, render
-from openherd.workshop.golden.document import MAX_BYTES, Golden, RenderedChat, read_golden
+from openherd.workshop.golden.document import Golden, RenderedChat, read_golden
 from openherd.workshop.golden.next_tokens import TOP, measured
 from openherd.workshop.golden.rotation import rotation
 from openherd.workshop.golden.tensors import tensor_facts
@@ -44,13 +44,8 @@ def record(path: Path, *, threads: int | None = None, say: Say = lambda text: No
         tensors=tensors,
         next_tokens=tuple(replace(one, top=one.top[:TOP]) for one in result.next_tokens),
     )
-    document = golden.to_json()
-    if len(document) > MAX_BYTES:
-        raise UnsupportedError(
-            f"golden values of {len(tensors):,} tensors take more than {MAX_BYTES >> 20} MiB", hint="try: --no-golden"
-        )
     try:
-        read_golden(document.encode(), "its golden values")
+        read_golden(golden.to_bounded_json().encode(), "its golden values")
     except FormatError as error:
         raise UnsupportedError(
             f"{path} has values beyond what can be recorded; {error}", hint="try: --no-golden"

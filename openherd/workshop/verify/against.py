@@ -37,7 +37,7 @@ def verify_server(url: str, path: Path, golden: Golden) -> Report:
     report = Report(strength="a server's answers")
     _check_ids(report, asked)
     _check_chats(report, asked)
-    _check_logprobs(report, asked, tolerance(bits_of(checkpoint)))
+    _check_logprobs(report, asked, tolerance(bits_of(checkpoint, golden.rounded_to)))
     return report
 
 

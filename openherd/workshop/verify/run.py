@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.source import Checkpoint
-from openherd.errors import HerdError, InputError
+from openherd.errors import FormatError, HerdError, InputError
+from openherd.quant.types import BLOCK_TYPES
 from openherd.tokenizers import Tokenizer
 from openherd.workshop.golden.document import Golden
 from openherd.workshop.golden.places import golden_of
@@ -25,12 +26,23 @@ def golden_for(path: Path, elsewhere: Path | None) -> Golden:
     if elsewhere is not None and not elsewhere.exists():
         raise InputError(f"there is no file {elsewhere}")
     golden = golden_of(elsewhere or path)
+    if golden is not None and elsewhere is not None:
+        golden = golden.rounded(_rounded_since(path))
     if golden is None:
         raise InputError(
             f"{elsewhere or path} carries no golden values to check against",
             hint="of a copy that you trust: herd verify MODEL --record; or name a file of them with --golden FILE",
         )
     return golden
+
+
+def _rounded_since(path: Path) -> dict[str, str]:
+    """What the model's values went through lies with the model alone, if with anything that can be read."""
+    try:
+        own = golden_of(path)
+    except FormatError:
+        return {}
+    return {} if own is None else own.rounded_to
 
 
 def verify(path: Path, golden: Golden, *, threads: int | None = None, say: Say = lambda text: None) -> Report:
@@ -49,11 +61,17 @@ def verify(path: Path, golden: Golden, *, threads: int | None = None, say: Say =
     check_tensors(report, golden, checkpoint)
     say("computing what follows short prompts")
     same = report.strength != "another quantisation"
-    check_logprobs(report, golden, path, bits=bits_of(checkpoint), same=same, threads=threads)
+    bits = bits_of(checkpoint, {} if same else golden.rounded_to)
+    check_logprobs(report, golden, path, bits=bits, same=same, threads=threads)
     return report
 
 
-def bits_of(checkpoint: Checkpoint) -> float:
-    """Bits a weight of the matrices."""
-    matrices = [checkpoint.tensors[name] for name in checkpoint.tensors if len(checkpoint.tensors[name].shape) > 1]
-    return 8 * sum(t.nbytes for t in matrices) / sum(math.prod(t.shape) for t in matrices)
+def bits_of(checkpoint: Checkpoint, rounded_to: Mapping[str, str]) -> float:
+    """Bits a weight that the matrices have, or had before they were `rounded_to` more again."""
+    matrices = {name: t for name in checkpoint.tensors if len((t := checkpoint.tensors[name]).shape) > 1}
+    sizes = {name: math.prod(t.shape) for name, t in matrices.items()}
+    bits = 0.0
+    for name, tensor in matrices.items():
+        types = [tensor.type, *([BLOCK_TYPES[rounded_to[name]]] if name in rounded_to else [])]
+        bits += sizes[name] * min(type.bits_per_weight for type in types)
+    return bits / sum(sizes.values())

@@ -7,16 +7,10 @@ import math
 from openherd.checkpoints.source import Checkpoint
 from openherd.quant.types import PLAIN_TYPES
 from openherd.workshop.golden.document import Golden, TensorFacts
+from openherd.workshop.golden.rounding import ROUNDING
 from openherd.workshop.golden.tensors import tensor_facts
 from openherd.workshop.verify.findings import Report
 
-# Root mean square of what rounding to a type changes, as a share of the weights' own: the greater of normal weights and
-# of weights with outliers, by ggml's quantisers (`tests/parity/make_rounding_errors.py`).
-ROUNDING = {
-    "F32": 0.0, "F16": 0.000208, "BF16": 0.00166, "Q8_0": 0.00676, "Q6_K": 0.0215, "Q5_K": 0.042, "Q5_1": 0.0435,
-    "Q5_0": 0.0537, "Q4_K": 0.083, "IQ4_NL": 0.0886, "Q4_1": 0.0898, "Q4_0": 0.108, "MXFP4": 0.126, "Q3_K": 0.177,
-    "Q2_K": 0.334,
-}  # fmt: skip
 # How far a tensor's 32 projections may move: their mean square is a sum of 32 squares, whose spread is a quarter of
 # it, so 2.5 times the size leaves ten standard deviations and room for weights that round worse than most.
 _SLACK = 2.5
@@ -24,7 +18,7 @@ _FLOAT32 = 1e-4  # what the projections' own arithmetic and digits leave open
 
 
 def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> None:
-    """Sets `report.strength`: all equal: "same artifact", other types: "another quantisation"."""
+    """Sets `report.strength`: all equal: "same artifact", other types, now or in between: "another quantisation"."""
     there = set(checkpoint.tensors)
     lines = [f"{name}: is missing" for name in sorted(golden.tensors.keys() - there)]
     lines += [f"{name}: was not recorded" for name in sorted(there - golden.tensors.keys())]
@@ -33,10 +27,13 @@ def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> Non
         for name in sorted(there & golden.tensors.keys())
     }
     requantised = sum(was.type != now.type for was, now in pairs.values())
+    between = [was.rounded_to for was, now in pairs.values() if was.rounded_to and was.sha256 != now.sha256]
     for name, (was, now) in pairs.items():
-        lines += _difference(name, was, now, rounded_anew=requantised > 0)
-    report.strength = "another quantisation" if requantised else "same artifact" if not lines else "facts"
+        lines += _difference(name, was, now, rounded_anew=requantised > 0 or bool(between))
+    report.strength = "another quantisation" if requantised or between else "same artifact" if not lines else "facts"
     detail = f"{len(there)} tensors" + (f", {requantised} of another type than recorded" if requantised else "")
+    if between:
+        detail += f", {len(between)} were {', '.join(sorted(set(between)))} in between"
     report.add("tensors", lines, detail=detail)
 
 
@@ -44,9 +41,11 @@ def _difference(name: str, was: TensorFacts, now: TensorFacts, *, rounded_anew: 
     """`rounded_anew`: the model was quantised again, after which a quantised tensor of the same type has other bits."""
     if was.shape != now.shape:
         return [f"{name}: shape was {list(was.shape)}, is {list(now.shape)}"]
-    if was.type != now.type or (rounded_anew and was.type not in PLAIN_TYPES and was.sha256 != now.sha256):
+    if was.type != now.type:
         return _compare(name, was, now)
     if was.sha256 != now.sha256:
+        if was.rounded_to or (rounded_anew and was.type not in PLAIN_TYPES):
+            return _compare(name, was, now)
         return [f"{name}: the same type, {now.type}, with other values{_moved(was, now)}"]
     return []
 
@@ -66,10 +65,11 @@ def allowed(*types: str) -> float:
 
 
 def _compare(name: str, was: TensorFacts, now: TensorFacts) -> list[str]:
-    moved, limit = distance(was, now), allowed(was.type, now.type)
+    types = [was.type, *([was.rounded_to] if was.rounded_to else []), now.type]
+    moved, limit = distance(was, now), allowed(*types)
     if moved <= limit:
         return []
-    return [f"{name}: {was.type} to {now.type} moves its projections by {moved:.3g} of their size, at most {limit:.3g}"]
+    return [f"{name}: {' to '.join(types)} moves its projections by {moved:.3g} of their size, at most {limit:.3g}"]
 
 
 def _moved(was: TensorFacts, now: TensorFacts) -> str:

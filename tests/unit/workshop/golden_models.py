@@ -34,6 +34,18 @@ from tests.checkpoint_files import (
 from tests.unit.llm.tiny_llm import SPEC, TEMPLATE
 
 EXPERTS = 4
+# Names of the matrices that `requantised` rounds.
+QUANTISED = (
+    "model.embed_tokens.weight",
+    *(
+        f"model.layers.{layer}.{name}.weight"
+        for layer in range(LAYERS)
+        for name in (
+            "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+        )
+    ),
+)  # fmt: skip
 
 
 def model(linear_type: str = "F32", seed: int = 0, experts: bool = False) -> GGUFFile:

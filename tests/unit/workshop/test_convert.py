@@ -38,7 +38,7 @@ from openherd.workshop.verify.run import golden_for, verify
 from tests.checkpoint_files import GGUFFile, array, entry, f32, text, texts, truth, u32, u64
 from tests.unit.llm.tiny_llm import SPEC
 from tests.unit.tokenizers.small_vocabularies import spm_spec
-from tests.unit.workshop.golden_models import model, tensor, values
+from tests.unit.workshop.golden_models import model, requantised, tensor, values, written
 
 
 def source(path: Path, file: GGUFFile | None = None) -> Path:
@@ -200,8 +200,47 @@ def test_types_on_request(dtype: str, tmp_path: Path) -> None:
     types = {t.type.name: len(t.shape) for t in read_header(tmp_path / "y.gguf").tensors.values()}
     assert types[name] == 2
     assert types.keys() <= {name, "F32"}
-    for written in (tmp_path / "hf", tmp_path / "y.gguf"):
-        assert verify(written, golden_for(written, None)).passed
+    for place in (tmp_path / "hf", tmp_path / "y.gguf"):
+        assert verify(place, golden_for(place, None)).passed
+
+
+@pytest.mark.parametrize("block_type", ["Q8_0", "Q4_0"])
+def test_what_was_quantised_is_verified_as_floats(block_type: str, tmp_path: Path) -> None:
+    """The golden values are those of float32, and the folder's values those of the blocks in between."""
+    source(tmp_path / "x.gguf")
+    golden = record(tmp_path / "x.gguf")
+    path = written(requantised(model(), block_type), golden.to_json(), tmp_path / "small.gguf")
+    convert(path, tmp_path / "hf", "safetensors")
+    convert(path, tmp_path / "f32.gguf", "gguf", dtype="f32")
+    convert(tmp_path / "hf", tmp_path / "again.gguf", "gguf", dtype="bf16")
+    for place in (tmp_path / "hf", tmp_path / "f32.gguf", tmp_path / "again.gguf"):
+        values = golden_for(place, None)
+        report = verify(place, values)
+        assert report.passed, report.findings
+        assert report.strength == "another quantisation"
+        assert f"were {block_type} in between" in next(f.detail for f in report.findings if f.name == "tensors")
+        assert values.sha256 == golden.sha256, "they are the same values"
+        (tmp_path / "golden.json").write_text(golden.to_json())
+        assert verify(place, golden_for(place, tmp_path / "golden.json")).passed, "what it went through lies with it"
+
+
+def test_what_was_rounded_to_other_floats_is_verified(tmp_path: Path) -> None:
+    """Back in the recorded types, norms too, with the values of the type in between."""
+    convert(source(tmp_path / "x.gguf"), tmp_path / "bf16", "safetensors", dtype="bf16")
+    convert(tmp_path / "bf16", tmp_path / "f32.gguf", "gguf", dtype="f32")
+    convert(tmp_path / "bf16", tmp_path / "f16", "safetensors", dtype="f16")
+    for place in (tmp_path / "f32.gguf", tmp_path / "f16"):
+        report = verify(place, golden_for(place, None))
+        assert report.passed, report.findings
+
+
+def test_types_that_are_the_recorded_ones_were_not_in_between(tmp_path: Path) -> None:
+    """The golden values are those of the blocks, so that nothing was rounded since."""
+    path = source(tmp_path / "x.gguf", model("Q4_0"))
+    convert(path, tmp_path / "f32.gguf", "gguf", dtype="f32")
+    golden = golden_of(tmp_path / "f32.gguf")
+    assert golden is not None
+    assert golden.rounded_to == {}
 
 
 def test_what_f16_cannot_hold_is_refused(tmp_path: Path) -> None:

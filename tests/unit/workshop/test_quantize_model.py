@@ -26,6 +26,7 @@ from openherd.workshop.quantize import tensors as tensors_module
 from openherd.workshop.quantize.recipe import RECIPE_KEY
 from openherd.workshop.quantize.report import Report
 from openherd.workshop.quantize.run import QuantizeOptions, Text, run_quantize
+from openherd.workshop.verify.run import golden_for, verify
 from tests.checkpoint_files import FFN, entry, f32, tiny_llama
 from tests.unit.llm.tiny_file import write_model
 from tests.unit.workshop.golden_models import model
@@ -98,6 +99,17 @@ def test_golden_values_of_the_source_go_along(tiny_model: Path, tmp_path: Path) 
     assert {facts.type for facts in made.tensors.values()} == {"F32"}
     quantized(first, second, "Q4_0", golden=True, requantize=True)
     assert golden_of(second) == made
+
+
+def test_floats_that_were_quantised_before(tmp_path: Path) -> None:
+    """By way of a folder of float16, whose values are those of the first file's blocks."""
+    (tmp_path / "x.gguf").write_bytes(model().build())
+    quantized(tmp_path / "x.gguf", tmp_path / "small.gguf", "Q4_0", golden=True)
+    convert(tmp_path / "small.gguf", tmp_path / "hf", "safetensors")
+    quantized(tmp_path / "hf", tmp_path / "again.gguf", "Q8_0", golden=True)
+    for place in (tmp_path / "small.gguf", tmp_path / "hf", tmp_path / "again.gguf"):
+        report = verify(place, golden_for(place, None))
+        assert report.passed, report.findings
 
 
 def test_a_model_folder(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.unit.workshop.golden_models import (
     FAULTS,
     IN_EXPERTS,
     ON_QUANTISED,
+    QUANTISED,
     golden_json,
     model,
     requantised,
@@ -55,6 +56,10 @@ def golden_experts(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def checked(path: Path) -> Report:
     return verify(path, golden_for(path, None))
+
+
+def _of(name: str) -> Damage:
+    return next(fault[1] for fault in FAULTS if fault[0] == name)
 
 
 def found(report: Report, check: str) -> str:
@@ -126,6 +131,64 @@ def test_a_fault_is_found_behind_another_quantisation(
     report = checked(written(requantised(file, type_name), golden, tmp_path / "copy.gguf"))
     assert report.strength == "another quantisation"
     assert says in found(report, check)
+
+
+def _by_way_of(type_name: str, file: GGUFFile, golden: str, path: Path) -> Path:
+    """Float32 values again, which were quantised in between; as herd convert writes it."""
+    rounded = dict.fromkeys(QUANTISED, type_name)
+    values = read_golden(golden.encode(), "golden").rounded(rounded)
+    return written(requantised(requantised(file, type_name), "F32"), values.to_json(), path)
+
+
+@pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize(("name", "damage", "check", "says"), IN_WEIGHTS, ids=[fault[0] for fault in IN_WEIGHTS])
+def test_a_fault_is_found_in_floats_that_were_quantised(
+    name: str, damage: Damage, check: str, says: str, type_name: str, golden: str, tmp_path: Path
+) -> None:
+    if name == "float type":
+        pytest.skip("the type itself is the fault")
+    file = model()
+    damage(file)
+    report = checked(_by_way_of(type_name, file, golden, tmp_path / "copy.gguf"))
+    assert report.strength == "another quantisation"
+    assert says in found(report, check)
+
+
+@pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
+def test_floats_that_were_quantised_pass(type_name: str, golden: str, tmp_path: Path) -> None:
+    path = _by_way_of(type_name, model(), golden, tmp_path / "copy.gguf")
+    report = checked(path)
+    assert report.passed, report.findings
+    assert report.strength == "another quantisation"
+    quietly = verify(path, read_golden(golden.encode(), "golden"))
+    assert not quietly.passed, "nothing says that they were quantised"
+
+
+def test_a_type_in_between_is_no_excuse(golden: str, tmp_path: Path) -> None:
+    """What a file says that its values went through allows what a file of that type would be allowed, and no more."""
+    clean = read_golden(golden.encode(), "golden")
+    said = clean.rounded(dict.fromkeys(QUANTISED, "Q2_K"))
+    path = written(model(), said.to_json(), tmp_path / "copy.gguf")
+    report = checked(path)
+    assert report.strength == "same artifact", "the digests are the recorded ones"
+    moved = tuple(replace(one, top=tuple((i, lp + 0.01) for i, lp in one.top)) for one in said.next_tokens)
+    assert "log-probability of token" in found(verify(path, replace(said, next_tokens=moved)), "log-probabilities")
+
+    file = model()
+    _of("transposed")(file)
+    report = checked(written(file, said.to_json(), tmp_path / "bad.gguf"))
+    assert report.strength == "another quantisation", "never the same artifact"
+    file = model()
+    _of("one byte of a norm")(file)
+    report = checked(written(file, said.to_json(), tmp_path / "norm.gguf"))
+    assert "model.norm.weight: the same type, F32, with other values" in found(report, "tensors")
+
+    assert clean.rounded(dict.fromkeys(QUANTISED, "F32")) == clean, "float32 rounds nothing"
+    for nonsense in ("Q1_0", "F32", ""):
+        document = json.loads(golden)
+        document["tensors"]["model.norm.weight"]["rounded_to"] = nonsense
+        with pytest.raises(FormatError, match="'rounded_to' must be a type"):
+            read_golden(json.dumps(document).encode(), "golden")
 
 
 def _realigned(file: GGUFFile) -> None:
