@@ -28,7 +28,6 @@ class Report:
     source: Path
     source_bytes: int
     source_types: tuple[str, ...]
-    requantized: bool
     path: Path
     recipe: Mapping[str, Any]
     tensors: Sequence[TensorResult]
@@ -38,6 +37,11 @@ class Report:
     @property
     def bits_per_weight(self) -> float:
         return 8 * sum(t.nbytes for t in self.tensors) / sum(t.n_values for t in self.tensors)
+
+    @property
+    def requantized(self) -> bool:
+        """Blocks were made of blocks, whose own error is not measured here."""
+        return any(tensor.source_type not in PLAIN_TYPES for tensor in self.worst)
 
     @property
     def worst(self) -> list[TensorResult]:
@@ -94,6 +98,8 @@ class Report:
         if importance := self.recipe["importance"]:
             texts = ", ".join(importance["texts"]) or "a text it does not name"
             yield f"  importance       {importance['chunks']} chunks of {texts}{self._coverage}"
+        if not self.worst:
+            yield "  unchanged        no tensor had more bits than it would get"
         if self.requantized:
             yield "  quantised twice  the source had lost precision already; what follows is the second loss alone"
         if self.evaluation is not None:

@@ -87,7 +87,6 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
         source=source.path,
         source_bytes=source.nbytes,
         source_types=tuple(sorted({tensor.type.name for tensor in source.tensors})),
-        requantized=bool(source.quantized_types),
         path=out,
         recipe=document,
         tensors=quantizer.results,

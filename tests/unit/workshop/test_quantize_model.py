@@ -247,6 +247,25 @@ def test_a_quantised_source_is_refused_unless_asked(tiny_model: Path, tmp_path: 
     assert report.recipe["source"]["types"]["Q8_0"] > 0
 
 
+def test_what_is_not_quantised_again_is_not_said_to_be(tiny_model: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.gguf", tmp_path / "second.gguf"
+    quantized(tiny_model, first, "Q4_0")
+    report = quantized(first, second, "Q4_0", requantize=True)
+    for name in read_header(first).tensors:
+        np.testing.assert_array_equal(rows_of(first, name), rows_of(second, name))
+    assert not report.requantized
+    said = "\n".join(report.lines())
+    assert "quantised twice" not in said
+    assert "unchanged" in said
+
+    file = model("Q8_0")  # its embedding is in float32
+    first.write_bytes(file.build())
+    report = quantized(first, second, "Q8_0", requantize=True, overwrite=True)
+    assert [tensor.name for tensor in report.worst] == ["token_embd.weight"]
+    assert not report.requantized
+    assert "unchanged" not in "\n".join(report.lines())
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_weights_that_are_no_numbers(bad: float, tiny_model: Path, tmp_path: Path) -> None:
     source, out = broken_model(tmp_path, bad), tmp_path / "out.gguf"
