@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
-from openherd.errors import EngineError
+from openherd.checkpoints.source import Checkpoint
+from openherd.errors import EngineError, FormatError, HerdError
 from openherd.llm import LLM
 from openherd.messages import FinishReason
 from openherd.options import EngineOptions, SamplingParams
 from openherd.tokenizers import Tokenizer
 from openherd.workshop.golden.document import NextToken
+from openherd.workshop.golden.tensors import first_not_finite
 
 TOP = 5  # recorded of each
 ASKED = 20  # the most the engine reports: a recorded token that lost its place is still found
@@ -50,8 +52,12 @@ def prompts(tokenizer: Tokenizer, max_seq_len: int) -> list[tuple[int, ...]]:
 
 
 def measured(path: Path, asked: Sequence[tuple[int, ...]] | None, *, threads: int | None) -> Measured:
-    """The likeliest tokens after each prompt (None: after `prompts`). Raises HerdError when the model cannot run."""
-    max_seq_len = open_checkpoint(path).config.max_seq_len
+    """The likeliest tokens after each prompt (None: after `prompts`).
+
+    Raises HerdError when the model cannot run, of which FormatError names weights that are not finite numbers.
+    """
+    checkpoint = open_checkpoint(path)
+    max_seq_len = checkpoint.config.max_seq_len
     options = EngineOptions(context=min(CONTEXT, max_seq_len), kv_dtype="f32", threads=threads)
     with LLM.load(path, options=options, offline=True) as llm:
         chosen = prompts(llm.tokenizer, max_seq_len) if asked is None else list(asked)
@@ -59,6 +65,14 @@ def measured(path: Path, asked: Sequence[tuple[int, ...]] | None, *, threads: in
         answers = llm.generate([list(ids) for ids in chosen], params)
         for answer in answers:
             if answer.finish_reason is FinishReason.ERROR or not answer.logprobs:
-                raise EngineError(f"a prompt could not be computed: {answer.error or 'no log-probabilities'}")
+                raise _failure(checkpoint, answer.error or "no log-probabilities")
         tops = [tuple((i, round(lp, 6)) for i, lp in answer.logprobs[0].top) for answer in answers]
         return Measured(tuple(map(NextToken, chosen, tops)), llm.numerics_id)
+
+
+def _failure(checkpoint: Checkpoint, why: str) -> HerdError:
+    """Weights that are not finite come first, because logits that are not say nothing of where it began."""
+    name = first_not_finite(checkpoint)
+    if name is not None:
+        return FormatError(f"{name} holds weights that are not finite numbers (NaN or infinity)")
+    return EngineError(f"a prompt could not be computed: {why}; all weights are finite numbers")

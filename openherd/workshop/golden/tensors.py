@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from openherd.checkpoints.source import Tensor
+from openherd.checkpoints.source import Checkpoint, Tensor
 from openherd.quant.dequantize import dequantize
 from openherd.workshop.golden.document import TensorFacts
 
@@ -37,6 +37,17 @@ def tensor_facts(tensor: Tensor) -> TensorFacts:
         sketch.add(dequantize(rows, tensor.type))
     tensor.give_back()
     return TensorFacts(tensor.type.name, tensor.shape, digest.hexdigest(), sketch.rms(), sketch.values())
+
+
+def first_not_finite(checkpoint: Checkpoint) -> str | None:
+    """The name of the first tensor with a value that is NaN or infinite."""
+    for name in checkpoint.tensors:
+        tensor = checkpoint.tensors[name]
+        is_finite = all(np.isfinite(dequantize(rows, tensor.type)).all() for rows in row_chunks(tensor))
+        tensor.give_back()
+        if not is_finite:
+            return name
+    return None
 
 
 def row_chunks(tensor: Tensor) -> Iterator[U8]:

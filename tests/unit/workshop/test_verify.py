@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from openherd.checkpoints.gguf_header import read_header
 from openherd.cli import main
-from openherd.errors import FormatError, InputError, UnsupportedError
+from openherd.errors import EngineError, FormatError, InputError, UnsupportedError
 from openherd.quant.quantize import quantize
 from openherd.quant.types import BLOCK_TYPES
+from openherd.workshop.convert.run import convert
 from openherd.workshop.golden.document import TensorFacts, read_golden
 from openherd.workshop.golden.places import attach, golden_of
 from openherd.workshop.golden.record import record
@@ -304,6 +306,39 @@ def test_record_keeps_everything_else_of_the_file(tmp_path: Path) -> None:
     first = path.read_bytes()
     attach(record(path), path)  # again: the same values, the same bytes
     assert path.read_bytes() == first
+
+
+def _spoilt(type_name: str) -> GGUFFile:
+    """One value, or one block's scale, is NaN."""
+    file = model(type_name)
+    t = tensor(file, "blk.1.ffn_up.weight")
+    t.data = {"F32": b"\0\0\xc0\x7f", "Q8_0": b"\0\x7e"}[type_name] + t.data[4 if type_name == "F32" else 2 :]
+    return file
+
+
+@pytest.mark.parametrize("type_name", ["F32", "Q8_0"])
+def test_weights_that_are_not_finite_are_named(type_name: str, golden: str, golden_q8: str, tmp_path: Path) -> None:
+    says = r"model\.layers\.1\.mlp\.up_proj\.weight holds weights that are not finite numbers"
+    path = tmp_path / "x.gguf"
+    path.write_bytes(_spoilt(type_name).build())
+    with pytest.raises(FormatError, match=says):
+        record(path)
+    with pytest.raises(FormatError, match=says):
+        convert(path, tmp_path / "out", "safetensors", dtype="f32")
+    report = verify(path, read_golden((golden if type_name == "F32" else golden_q8).encode(), "golden"))
+    [unchecked] = [f for f in report.findings if f.outcome == "unchecked"]
+    assert re.search(says, unchecked.lines[0])
+
+
+def test_weights_whose_sums_are_not_finite(tmp_path: Path) -> None:
+    file = model()
+    for name in ("blk.1.ffn_up.weight", "blk.1.ffn_down.weight"):
+        t = tensor(file, name)
+        t.data = np.full(t.dims[::-1], 3e38, "<f4").tobytes()
+    path = tmp_path / "x.gguf"
+    path.write_bytes(file.build())
+    with pytest.raises(EngineError, match=r"logits are not finite numbers; all weights are"):
+        record(path)
 
 
 def test_record_keeps_permissions_and_links(golden: str, tmp_path: Path) -> None:
