@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from openherd.tokenizers.spec import TokenizerSpec
+from openherd.tokenizers.spec import TokenizerSpec, TokenType
 
 SPACE = "▁"  # U+2581, SentencePiece's visible space
 
@@ -21,6 +21,21 @@ def normal_text(spec: TokenizerSpec, text: str, *, starts_text: bool = True) -> 
         if starts_text and spec.add_space_prefix:
             text = SPACE + text
     return text
+
+
+def sought_in_normal_text(spec: TokenizerSpec) -> frozenset[int]:
+    """Of `spec.normalized`, the tokens for which it decides something.
+
+    Where normal text has signs for spaces and nothing else, a token without such a sign is found in both alike.
+    """
+    signs = spec.kind == "spm" and spec.prefix_rule == "sentencepiece"
+
+    def decides(token_id: int) -> bool:
+        if spec.token_types[token_id] != TokenType.USER_DEFINED:
+            return False
+        return spec.normalizer is not None or (signs and (spec.add_space_prefix or SPACE in spec.tokens[token_id]))
+
+    return frozenset(filter(decides, spec.normalized))
 
 
 def with_metaspaces(spec: TokenizerSpec, text: str, *, starts_text: bool) -> str:

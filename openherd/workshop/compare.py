@@ -16,6 +16,7 @@ from openherd.errors import CapacityError, InputError
 from openherd.quant.dequantize import dequantize
 from openherd.store.progress import Progress, megabytes
 from openherd.tokenizers import Tokenizer
+from openherd.tokenizers.normal_text import sought_in_normal_text
 from openherd.tokenizers.spec import Strip, TokenizerSpec, TokenType
 from openherd.tokenizers.tokenizer import token_kinds
 from openherd.workshop.calibrate import CHUNK_TOKENS, chunks_of
@@ -157,7 +158,7 @@ def _token_difference(a: TokenizerSpec, b: TokenizerSpec) -> str | None:
         texts, kinds = map(repr, token.texts), (TokenType(kind).name for kind in token.kinds)
         of_a, of_b = kinds if token.texts[0] == token.texts[1] else texts
         return f"token {token.token_id} is {of_a} in one and {of_b} in the other"
-    for number in sorted(a.normalized ^ b.normalized):
+    for number in sorted(sought_in_normal_text(a) ^ sought_in_normal_text(b)):
         return f"token {number} is sought in normalised text in one and as it is written in the other"
     for number in sorted(a.strips.keys() | b.strips.keys()):
         if a.strips.get(number, Strip()) != b.strips.get(number, Strip()):

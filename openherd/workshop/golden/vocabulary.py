@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from openherd.tokenizers import Tokenizer, TokenizerSpec
+from openherd.tokenizers.normal_text import sought_in_normal_text
 from openherd.tokenizers.sentencepiece import merges_of
 from openherd.workshop.golden.document import TokenizedText, Vocabulary
 
@@ -19,6 +20,8 @@ _FACTS = (
     "kind", "pre", "bos_id", "eos_id", "eot_id", "eom_id", "unk_id", "pad_id", "add_bos", "add_eos", "add_space_prefix",
     "prefix_rule", "normalizer",
 )  # fmt: skip
+LATER_FACTS = ("normalized",)
+"""Facts that golden values of earlier openherds do not hold."""
 
 TEXTS = (
     "",
@@ -53,7 +56,12 @@ def vocabulary(tokenizer: Tokenizer, spec: TokenizerSpec) -> Vocabulary:
 def facts(spec: TokenizerSpec) -> dict[str, Any]:
     values = {name: getattr(spec, name) for name in _FACTS}
     strips = {str(i): [strip.left, strip.right] for i, strip in sorted(spec.strips.items())}
-    return values | {"tokens": len(spec.tokens), "stop_ids": sorted(spec.stop_ids), "strips": strips}
+    return values | {
+        "tokens": len(spec.tokens),
+        "stop_ids": sorted(spec.stop_ids),
+        "strips": strips,
+        "normalized": sorted(sought_in_normal_text(spec)),
+    }
 
 
 def digests(spec: TokenizerSpec) -> dict[str, str]:

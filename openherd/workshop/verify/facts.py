@@ -15,7 +15,7 @@ from openherd.tokenizers.pretokenizers import PRE_TOKENIZERS
 from openherd.workshop.golden.chats import render
 from openherd.workshop.golden.document import Golden, Vocabulary
 from openherd.workshop.golden.rotation import rotation
-from openherd.workshop.golden.vocabulary import DIGITS, RUN, digests, facts, merges
+from openherd.workshop.golden.vocabulary import DIGITS, LATER_FACTS, RUN, digests, facts, merges
 from openherd.workshop.verify.findings import MAX_LINES, Report, shown
 
 # Fields that together make the rotary frequencies, which files can say in several ways.
@@ -49,9 +49,10 @@ def check_tokenizer(report: Report, golden: Golden, checkpoint: Checkpoint, toke
     """Rules and tables as the file has them, then the ids of the recorded texts."""
     spec, recorded = checkpoint.tokenizer, golden.vocabulary
     now = facts(spec)
+    unsaid = {name for name in LATER_FACTS if name not in recorded.facts}
     lines = [
         f"{name}: was {shown(recorded.facts.get(name))}, is {shown(now.get(name))}"
-        for name in sorted(now.keys() | recorded.facts.keys())
+        for name in sorted((now.keys() | recorded.facts.keys()) - unsaid)
         if not same_fact(name, recorded.facts.get(name), now.get(name))
     ]
     for table, digest in digests(spec).items():

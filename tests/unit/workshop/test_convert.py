@@ -28,6 +28,7 @@ from openherd.errors import InputError, OutputError, UnsupportedError
 from openherd.quant.dequantize import dequantize
 from openherd.tokenizers import Tokenizer
 from openherd.tokenizers.spec import TokenType
+from openherd.workshop.compare import require_same_tokenizer
 from openherd.workshop.convert import run
 from openherd.workshop.convert.run import convert
 from openherd.workshop.golden.places import attach, golden_of
@@ -232,6 +233,28 @@ def test_what_was_rounded_to_other_floats_is_verified(tmp_path: Path) -> None:
     for place in (tmp_path / "f32.gguf", tmp_path / "f16"):
         report = verify(place, golden_for(place, None))
         assert report.passed, report.findings
+
+
+@pytest.mark.parametrize("kind", ["bpe", "spm"])
+def test_a_flag_that_decides_nothing_may_change(kind: str, tmp_path: Path) -> None:
+    """Of an added token: tokenizer.json says nothing of normal text where there is none, and that a token with a space
+    is sought in it where SentencePiece's sign for spaces is all that it has."""
+    file = model() if kind == "bpe" else with_sentencepiece(model())
+    spec = SPEC if kind == "bpe" else spm_spec()
+    last = len(spec.tokens) - 1
+    types = [*spec.token_types[:-1], TokenType.USER_DEFINED]
+    file.keys["tokenizer.ggml.tokens"] = texts([*spec.tokens[:-1], "q z"])
+    file.keys["tokenizer.ggml.token_type"] = array(5, np.array(types, "<i4"))
+    if kind == "bpe":
+        file.keys["openherd.tokenizer.normalized"] = array(4, np.array([last], "<u4"))
+    else:
+        file.keys["tokenizer.ggml.add_space_prefix"] = truth(0)
+    convert(source(tmp_path / "x.gguf", file), tmp_path / "hf", "safetensors")
+    a, b = (open_checkpoint(tmp_path / name) for name in ("x.gguf", "hf"))
+    assert a.tokenizer.normalized != b.tokenizer.normalized
+    require_same_tokenizer(a, b)
+    report = verify(tmp_path / "hf", golden_for(tmp_path / "hf", None))
+    assert report.passed, report.findings
 
 
 def test_types_that_are_the_recorded_ones_were_not_in_between(tmp_path: Path) -> None:

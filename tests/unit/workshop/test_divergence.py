@@ -188,7 +188,6 @@ def kinds(**changed: int) -> list[int]:
         ({"normalizer": "NFKC"}, "normalizer is None in one and 'NFKC' in the other"),
         ({"add_bos": True}, "add_bos is False in one and True in the other"),
         ({"strips": {5: Strip(left=True)}}, "token 5 strips other spaces in one than in the other"),
-        ({"normalized": frozenset({6})}, "token 6 is sought in normalised text in one"),
         ({"token_types": kinds(t70=TokenType.USER_DEFINED)}, "token 70 is NORMAL in one and USER_DEFINED in the other"),
         ({"bos_id": 71}, "token 71 is NORMAL in one and CONTROL in the other"),
         ({"eos_id": 72}, "token 72 is NORMAL in one and CONTROL in the other"),
@@ -201,6 +200,15 @@ def test_what_decides_ids_is_compared(changes: dict[str, Any], says: str, tmp_pa
         with pytest.raises(InputError, match="different tokenizers") as refusal:
             require_same_tokenizer(one, other)
         assert one is b or says in str(refusal.value)
+
+
+def test_where_added_tokens_are_sought_is_compared(tmp_path: Path) -> None:
+    a = open_checkpoint(source(tmp_path / "a.gguf"))
+    changes = {"normalizer": "NFC", "token_types": kinds(t70=TokenType.USER_DEFINED)}
+    a = replace(a, tokenizer=replace(a.tokenizer, **changes))  # type: ignore[arg-type]
+    b = replace(a, tokenizer=replace(a.tokenizer, normalized=frozenset({70})))
+    with pytest.raises(InputError, match="token 70 is sought in normalised text in one"):
+        require_same_tokenizer(a, b)
 
 
 def test_rules_of_sentencepiece_are_compared(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from openherd.cli import main
 from openherd.errors import EngineError, FormatError, InputError, UnsupportedError
 from openherd.quant.quantize import quantize
 from openherd.quant.types import BLOCK_TYPES
+from openherd.tokenizers.spec import TokenType
 from openherd.workshop.convert.run import convert
 from openherd.workshop.golden.document import TensorFacts, read_golden
 from openherd.workshop.golden.places import attach, golden_of
@@ -24,7 +25,8 @@ from openherd.workshop.golden.record import record
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.run import golden_for, verify
 from openherd.workshop.verify.tensors import distance
-from tests.checkpoint_files import Entry, GGUFFile, text, u32
+from tests.checkpoint_files import Entry, GGUFFile, array, text, u32
+from tests.unit.llm.tiny_llm import SPEC
 from tests.unit.workshop.golden_models import (
     FAULTS,
     IN_EXPERTS,
@@ -289,6 +291,38 @@ def test_a_size_alone_says_nothing_of_a_tensor() -> None:
     assert distance(now, now) == 0
     assert distance(replace(now, sketch=()), now) == math.inf
     assert distance(replace(now, sketch=(0.5,) * 31), now) == math.inf
+
+
+NORMALIZED = "openherd.tokenizer.normalized"
+
+
+def _with_an_added_token(**keys: tuple[int, bytes]) -> GGUFFile:
+    """Its last token is one that text may spell."""
+    file = model()
+    kinds = [*SPEC.token_types[:-1], TokenType.USER_DEFINED]
+    file.keys |= {
+        "tokenizer.ggml.token_type": array(5, np.array(kinds, "<i4")),
+        "openherd.tokenizer.normalizer": text("NFC"),
+        **keys,
+    }
+    return file
+
+
+def test_where_added_tokens_are_sought(tmp_path: Path) -> None:
+    """Normal text or text as it is written: a flag of tokenizer.json, which changes ids of few texts."""
+    last = len(SPEC.tokens) - 1
+    marked = array(4, np.array([last], "<u4"))
+    (tmp_path / "x.gguf").write_bytes(_with_an_added_token(**{NORMALIZED: marked}).build())
+    golden = record(tmp_path / "x.gguf")
+    assert checked(written(_with_an_added_token(**{NORMALIZED: marked}), golden.to_json(), tmp_path / "y.gguf")).passed
+    swapped = written(_with_an_added_token(), golden.to_json(), tmp_path / "swapped.gguf")
+    assert f"normalized: was [{last}], is []" in found(checked(swapped), "tokenizer")
+
+    facts = {name: value for name, value in golden.vocabulary.facts.items() if name != "normalized"}
+    older = replace(golden, vocabulary=replace(golden.vocabulary, facts=facts))
+    assert verify(tmp_path / "x.gguf", older).passed, "older golden values do not say it"
+    none = replace(older, vocabulary=replace(older.vocabulary, facts={n: v for n, v in facts.items() if n != "kind"}))
+    assert "kind: was None" in found(verify(tmp_path / "x.gguf", none), "tokenizer")
 
 
 def test_record_keeps_everything_else_of_the_file(tmp_path: Path) -> None:
