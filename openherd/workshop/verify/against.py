@@ -20,7 +20,7 @@ from openherd.workshop.golden.next_tokens import ASKED, TOP
 from openherd.workshop.verify.facts import ids_line, text_lines
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.logprobs import compare, tolerance
-from openherd.workshop.verify.run import bits_of
+from openherd.workshop.verify.run import rounding_of
 from openherd.workshop.verify.server import Answer, Server
 
 _MOST = 1e6  # no log-probability is larger, and a whole number of hundreds of digits is no float
@@ -37,7 +37,7 @@ def verify_server(url: str, path: Path, golden: Golden) -> Report:
     report = Report(strength="a server's answers")
     _check_ids(report, asked)
     _check_chats(report, asked)
-    _check_logprobs(report, asked, tolerance(bits_of(checkpoint, golden.rounded_to)))
+    _check_logprobs(report, asked, tolerance(rounding_of(checkpoint, golden.rounded_to)))
     return report
 
 

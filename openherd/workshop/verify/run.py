@@ -9,10 +9,10 @@ from pathlib import Path
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.source import Checkpoint
 from openherd.errors import FormatError, HerdError, InputError
-from openherd.quant.types import BLOCK_TYPES
 from openherd.tokenizers import Tokenizer
 from openherd.workshop.golden.document import Golden
 from openherd.workshop.golden.places import golden_of
+from openherd.workshop.golden.rounding import ROUNDING, coarsest
 from openherd.workshop.verify.facts import check_config, check_template, check_tokenizer
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.logprobs import check_logprobs
@@ -61,17 +61,23 @@ def verify(path: Path, golden: Golden, *, threads: int | None = None, say: Say =
     check_tensors(report, golden, checkpoint)
     say("computing what follows short prompts")
     same = report.strength != "another quantisation"
-    bits = bits_of(checkpoint, {} if same else golden.rounded_to)
-    check_logprobs(report, golden, path, bits=bits, same=same, threads=threads)
+    rounding = rounding_of(checkpoint, {} if same else golden.rounded_to)
+    check_logprobs(report, golden, path, rounding=rounding, same=same, threads=threads)
     return report
 
 
-def bits_of(checkpoint: Checkpoint, rounded_to: Mapping[str, str]) -> float:
-    """Bits a weight that the matrices have, or had before they were `rounded_to` more again."""
-    matrices = {name: t for name in checkpoint.tensors if len((t := checkpoint.tensors[name]).shape) > 1}
-    sizes = {name: math.prod(t.shape) for name, t in matrices.items()}
-    bits = 0.0
-    for name, tensor in matrices.items():
-        types = [tensor.type, *([BLOCK_TYPES[rounded_to[name]]] if name in rounded_to else [])]
-        bits += sizes[name] * min(type.bits_per_weight for type in types)
-    return bits / sum(sizes.values())
+def rounding_of(checkpoint: Checkpoint, rounded_to: Mapping[str, str]) -> float:
+    """Root mean square of what rounding to their types changes in the matrices, as a share of the weights' own; types
+    that they were `rounded_to` before count as well.
+
+    Not the bits a weight: a large embedding in a fine type makes those many, and the layers no better.
+    """
+    squares = total = 0.0
+    for name in checkpoint.tensors:
+        tensor = checkpoint.tensors[name]
+        if len(tensor.shape) > 1:
+            size = math.prod(tensor.shape)
+            type = coarsest(tensor.type.name, rounded_to.get(name, tensor.type.name))
+            squares += size * ROUNDING[type] ** 2
+            total += size
+    return math.sqrt(squares / total)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.gguf_header import read_header
 from openherd.cli import main
 from openherd.errors import EngineError, FormatError, InputError, UnsupportedError
@@ -23,7 +24,8 @@ from openherd.workshop.golden.document import TensorFacts, read_golden
 from openherd.workshop.golden.places import attach, golden_of
 from openherd.workshop.golden.record import record
 from openherd.workshop.verify.findings import Report
-from openherd.workshop.verify.run import golden_for, verify
+from openherd.workshop.verify.logprobs import tolerance
+from openherd.workshop.verify.run import golden_for, rounding_of, verify
 from openherd.workshop.verify.tensors import distance
 from tests.checkpoint_files import Entry, GGUFFile, array, text, u32
 from tests.unit.llm.tiny_llm import SPEC
@@ -237,6 +239,29 @@ def _rounded_again(t: Entry) -> None:
     x = values(t)
     noise = np.random.default_rng(0).normal(0, 1e-3 * float(np.sqrt(np.mean(x * x))), x.shape)
     t.data = quantize((x + noise).astype(np.float32), BLOCK_TYPES["Q8_0"]).tobytes()
+
+
+def test_fine_tensors_do_not_narrow_what_coarse_ones_may_move(golden: str, tmp_path: Path) -> None:
+    """A fine embedding, as small models have it, leaves the layers as coarse as they are."""
+    file = requantised(model(), "Q4_0")
+    fine = tensor(file, "token_embd.weight")
+    fine.data, fine.type_id = tensor(model(), fine.name).data, tensor(model(), fine.name).type_id
+    checkpoint = open_checkpoint(written(file, golden, tmp_path / "mix.gguf"))
+    all_coarse = rounding_of(open_checkpoint(written(requantised(model(), "Q4_0"), golden, tmp_path / "q.gguf")), {})
+    assert all_coarse == pytest.approx(0.108)
+    assert 0.7 * all_coarse < rounding_of(checkpoint, {}) < all_coarse
+    assert rounding_of(checkpoint, {"model.embed_tokens.weight": "Q4_0"}) == pytest.approx(all_coarse)
+
+
+@pytest.mark.parametrize(
+    ("rounding", "moved"),  # by mixes of a trained model (SmolLM2-135M, dithered), each a clean copy
+    [
+        (0.0068, 0.065), (0.0113, 0.13), (0.0366, 0.29), (0.0478, 0.61), (0.0495, 0.53), (0.0545, 0.69), (0.0859, 0.9),
+        (0.096, 0.94), (0.1145, 1.1),
+    ],
+)  # fmt: skip
+def test_what_a_trained_model_moves_by_is_allowed(rounding: float, moved: float) -> None:
+    assert 1.3 * moved < tolerance(rounding) < 4 * moved
 
 
 def test_a_tensor_that_comes_back_to_its_type(golden_q8: str, tmp_path: Path) -> None:
