@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from openherd.checkpoints import open_checkpoint
+from openherd.checkpoints.families import by_name
 from openherd.checkpoints.source import Checkpoint, Tensor
 from openherd.engine.memory import free_memory
 from openherd.errors import CapacityError, InputError
@@ -111,15 +112,26 @@ def compare_distributions(
 
 
 def compare_tensors(a: Checkpoint, b: Checkpoint) -> list[TensorDifference] | None:
-    """Of all tensors that one of them has, the worst first; None when the models have other shapes, so that nothing can
-    be set side by side."""
+    """Of all tensors that one of them has, the worst first, as B's file names them; None when the models have other
+    shapes, so that nothing can be set side by side."""
     shared = [name for name in a.tensors if name in b.tensors]
     if a.config.family != b.config.family or any(a.tensors[name].shape != b.tensors[name].shape for name in shared):
         return None
     found = [_difference(a.tensors[name], b.tensors[name]) for name in shared]
     for tensors, others in ((a.tensors, b.tensors), (b.tensors, a.tensors)):
         found += [_alone(tensors[name], in_a=tensors is a.tensors) for name in tensors if name not in others]
+    found = [replace(tensor, name=_name_in(b, tensor.name)) for tensor in found]
     return sorted(found, key=lambda tensor: -math.inf if math.isnan(tensor.relative_error) else -tensor.relative_error)
+
+
+def _name_in(checkpoint: Checkpoint, name: str) -> str:
+    """What a GGUF file calls the tensor, with its canonical name where it keeps several in one; else the canonical."""
+    if not checkpoint.format.startswith("GGUF"):
+        return name
+    place = by_name(checkpoint.config.family).names["gguf"].place(name)
+    if place is None:
+        return name
+    return place.name if place.rows is None else f"{place.name} ({name})"
 
 
 def require_same_tokenizer(a: Checkpoint, b: Checkpoint) -> None:

@@ -108,12 +108,12 @@ def test_compare_of_tensors_without_a_number(herd: Herd, tmp_path: Path, text: P
     assert found.status == 0
     entries = json.loads(found.out)["tensors"]
     assert [(t["name"], t["type_a"], t["type_b"], t["relative_error"]) for t in entries[:3]] == [
-        ("model.layers.0.self_attn.q_proj.bias", "F32", "F32", None),
-        ("model.layers.1.self_attn.q_proj.bias", "F32", "F32", None),
-        ("lm_head.weight", None, "F32", None),
+        ("blk.0.attn_q.bias", "F32", "F32", None),
+        ("blk.1.attn_q.bias", "F32", "F32", None),
+        ("output.weight", None, "F32", None),
     ]
     lines = herd("compare", a, b, text, "--tokens", "16").out
-    assert "  only in B        lm_head.weight\n" in lines
+    assert "  only in B        output.weight\n" in lines
     assert "F32 and F32   A is all zero" in lines
     assert "all equal" not in lines
 
