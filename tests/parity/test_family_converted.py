@@ -12,11 +12,16 @@ import pytest
 from openherd.engine.protocols import Limits
 from openherd.errors import UnsupportedError
 from openherd.workshop.convert.run import convert
+from openherd.workshop.golden.places import attach
+from openherd.workshop.golden.record import record
+from openherd.workshop.quantize.run import QuantizeOptions, run_quantize
+from openherd.workshop.verify.run import golden_for, verify
 from tests.parity.converted_cases import digests
 from tests.parity.family_cases import EXPECTED_FILE, RECORDED, prompts
 from tests.parity.family_converted_cases import CASES, EXPECTED, VOCAB, converted, source_folder
 from tests.parity.family_layouts import NOT_IN_GGUF
 from tests.parity.native_logits import native_logits
+from tests.unit.workshop.quiet import Quiet
 
 VALUES = json.loads(EXPECTED.read_text(encoding="utf-8"))
 REFERENCE = np.load(EXPECTED_FILE)
@@ -37,6 +42,21 @@ def test_converted(name: str, tmp_path: Path) -> None:
     count = 1 if name == ONE_PROMPT else 2
     for path in (gguf, back):
         np.testing.assert_allclose(logits(path)[:count], REFERENCE[name][:count], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_was_rounded_is_verified(name: str, tmp_path: Path) -> None:
+    """By the names and the row orders of each family: norms that were bfloat16 once, and matrices that were blocks."""
+    source = source_folder(name, tmp_path)
+    attach(record(source), source)
+    convert(source, tmp_path / "bf16", "safetensors", dtype="bf16")
+    options = QuantizeOptions("Q8_0", threads=2)
+    run_quantize(str(tmp_path / "bf16"), tmp_path / "q8.gguf", options, offline=True, progress=Quiet())
+    convert(tmp_path / "q8.gguf", tmp_path / "f16", "safetensors")
+    convert(tmp_path / "f16", tmp_path / "f32.gguf", "gguf", dtype="f32")
+    for copy in ("bf16", "q8.gguf", "f16", "f32.gguf"):
+        report = verify(tmp_path / copy, golden_for(tmp_path / copy, None))
+        assert report.passed, (copy, report.findings)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -64,7 +64,7 @@ def convert(
     lost = _dequantised(checkpoint, target, dtype)
     if lost:
         say(f"blocks of {', '.join(lost)} become {'f16' if dtype == 'keep' else dtype}")
-    retyped = {name: t.type.name for name, t in _retyped(checkpoint, target, dtype)}
+    retyped = {name: (t.type.name, type_of(t, target, dtype).name) for name, t in _retyped(checkpoint, target, dtype)}
     golden, origin = _golden(path, retyped, threads, say) if with_golden else (None, "none")
     resume_key = json.dumps([REVISION, target, dtype, max_shard_bytes, _identity(checkpoint)])
     if target == "gguf":
@@ -105,14 +105,14 @@ def _retyped(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> Iterator[t
             yield name, tensor
 
 
-def _golden(path: Path, retyped: Mapping[str, str], threads: int | None, say: Say) -> tuple[str, str]:
+def _golden(path: Path, retyped: Mapping[str, tuple[str, str]], threads: int | None, say: Say) -> tuple[str, str]:
     """The model's own golden values go along: they are the older truth. Without, they are made now.
 
-    `retyped`: the types that tensors lose, which have rounded them all the same.
+    `retyped`: the types that tensors have and get, where they differ.
     """
     golden = golden_of(path)
     if golden is not None:
-        return golden.rounded(retyped).to_bounded_json(), "carried along"
+        return golden.rewritten(retyped).to_bounded_json(), "carried along"
     say("recording golden values")
     return record(path, threads=threads, say=say).to_json(), "recorded"
 

@@ -16,7 +16,7 @@ from typing import Any
 from openherd.checkpoints.strict_json import read_json_object
 from openherd.errors import FormatError, UnsupportedError
 from openherd.workshop.golden.fields import Fields
-from openherd.workshop.golden.rounding import ROUNDING, coarsest
+from openherd.workshop.golden.rounding import coarsest, rounds
 
 VERSION = 1
 MAX_BYTES = 2 << 20  # of a document: some 4,000 tensors, and hostile JSON of that size takes 50 MiB
@@ -106,21 +106,23 @@ class Golden:
     @property
     def sha256(self) -> str:
         """Of the values, whatever the file that they lie in went through since."""
-        values = replace(self, tensors={name: replace(t, rounded_to=None) for name, t in self.tensors.items()})
-        return hashlib.sha256(values.to_json().encode()).hexdigest()
+        return hashlib.sha256(self.without_history().to_json().encode()).hexdigest()
 
-    @property
-    def rounded_to(self) -> dict[str, str]:
-        """Of each tensor that says so, what its values were rounded to since."""
-        return {name: tensor.rounded_to for name, tensor in self.tensors.items() if tensor.rounded_to is not None}
+    def without_history(self) -> Golden:
+        """For another file than the one that they lie in, which went through something else."""
+        return replace(self, tensors={name: replace(t, rounded_to=None) for name, t in self.tensors.items()})
 
-    def rounded(self, types: Mapping[str, str]) -> Golden:
-        """The same values, for a file whose tensors of these names have had these types since; a type that a tensor's
-        values were recorded in has rounded nothing, nor has float32."""
+    def rewritten(self, types: Mapping[str, tuple[str, str]]) -> Golden:
+        """The same values, for a file whose tensors of these names had the first type and were written in the second.
+
+        The first counts for files that other programs made; the type that a tensor was recorded in rounded nothing.
+        """
         tensors = {**self.tensors}
-        for name, type in types.items():
-            if name in tensors and type != tensors[name].type and ROUNDING[type]:
-                tensors[name] = replace(tensors[name], rounded_to=coarsest(tensors[name].rounded_to or type, type))
+        for name, (had, written) in types.items():
+            if facts := tensors.get(name):
+                since = (facts.rounded_to, written, had if had != facts.type else None)
+                rounded = [type for type in since if type is not None and rounds(type, facts.shape)]
+                tensors[name] = replace(facts, rounded_to=coarsest(*rounded) if rounded else None)
         return replace(self, tensors=tensors)
 
 
@@ -184,8 +186,8 @@ def _tensor(fields: Fields) -> TensorFacts:
         rounded_to=fields.text("rounded_to", most=16) if "rounded_to" in fields else None,
     )
     fields.done()
-    if value.rounded_to is not None and not ROUNDING.get(value.rounded_to):
-        raise FormatError(f"{fields.where}: 'rounded_to' must be a type that values are rounded to")
+    if value.rounded_to is not None and not rounds(value.rounded_to, value.shape):
+        raise FormatError(f"{fields.where}: 'rounded_to' must be a type that values of this shape are rounded to")
     return value
 
 

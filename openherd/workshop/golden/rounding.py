@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from openherd.quant.types import BLOCK_TYPES
+
 # Root mean square of what rounding to a type changes, as a share of the weights' own: the greater of normal weights and
 # of weights with outliers, by ggml's quantisers (`tests/parity/make_rounding_errors.py`).
 ROUNDING = {
@@ -14,3 +18,12 @@ ROUNDING = {
 def coarsest(*types: str) -> str:
     """Of types in `ROUNDING`."""
     return max(types, key=ROUNDING.__getitem__)
+
+
+def rounds(type: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor of this shape can have been rounded to the type.
+
+    Blocks lie in the rows of matrices; vectors stay floats in every layout, so nothing coarse can be said of a norm.
+    """
+    length = BLOCK_TYPES[type].block_len if type in BLOCK_TYPES else 0
+    return ROUNDING.get(type, 0.0) > 0 and (length == 1 or (len(shape) > 1 and shape[-1] % length == 0))

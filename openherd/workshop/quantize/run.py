@@ -11,7 +11,7 @@ from time import perf_counter
 
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.free_place import require_folder_of, require_free
-from openherd.checkpoints.gguf_writer import KeyValue, write_gguf
+from openherd.checkpoints.gguf_writer import KeyValue, PlannedTensor, write_gguf
 from openherd.checkpoints.new_file import Progress as Written
 from openherd.errors import CapacityError, FormatError, InputError, UnsupportedError
 from openherd.options import EngineOptions
@@ -69,7 +69,7 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
     with ThreadPoolExecutor(1) as beside:
         # Half a second for each gigabyte on one core, which only the last bytes to be written have to wait for.
         digest = beside.submit(digest_of, source) if is_hashed(source) else None
-        golden = {KEY: _golden(source, options, progress)} if options.golden else {}
+        golden = {KEY: _golden(source, planned, options, progress)} if options.golden else {}
         document = recipe(source, None if digest is None else NO_DIGEST_YET, mix, planned, importance)
 
         def late_keys() -> dict[str, KeyValue]:
@@ -160,13 +160,13 @@ def _read_importance(source: Source, path: Path) -> Importance:
     return importance
 
 
-def _golden(source: Source, options: QuantizeOptions, progress: Progress) -> str:
+def _golden(source: Source, planned: list[PlannedTensor], options: QuantizeOptions, progress: Progress) -> str:
     """Of the source, which is what the new file is to be a copy of."""
     golden = golden_of(source.path)
     if golden is None:
         progress.say(f"recording golden values of {source.name}")
         golden = record(source.path, threads=options.threads)
-    return golden.to_json()
+    return golden.rewritten(source.retyped(planned)).to_bounded_json()
 
 
 def _evaluate(source: Source, out: Path, options: QuantizeOptions, progress: Progress) -> Evaluation | None:

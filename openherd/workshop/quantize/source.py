@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
+from openherd.checkpoints.families import by_name
 from openherd.checkpoints.file_name import file_name
 from openherd.checkpoints.gguf_writer import KeyValue, PlannedTensor
 from openherd.checkpoints.source import Checkpoint
@@ -55,6 +56,14 @@ class Source:
     def quantized_types(self) -> tuple[str, ...]:
         """Block types, other than plain floats, that the model already has."""
         return tuple(sorted({tensor.type.name for tensor in self.tensors} - set(PLAIN_TYPES)))
+
+    def retyped(self, planned: Sequence[PlannedTensor]) -> dict[str, tuple[str, str]]:
+        """Of the model's tensors that get another type, by canonical name: the one that they have, and that one."""
+        written = {tensor.name: tensor.type.name for tensor in planned}
+        places = by_name(self.checkpoint.config.family).names["gguf"]
+        types = {name: self.checkpoint.tensors[name].type.name for name in self.checkpoint.tensors}
+        gets = {name: written.get(places.to_file(name) or "", type) for name, type in types.items()}
+        return {name: (type, gets[name]) for name, type in types.items() if gets[name] != type}
 
 
 def open_source(path: Path) -> Source:

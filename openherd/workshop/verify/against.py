@@ -22,6 +22,7 @@ from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.logprobs import compare, tolerance
 from openherd.workshop.verify.run import rounding_of
 from openherd.workshop.verify.server import Answer, Server
+from openherd.workshop.verify.tensors import rounded_in_between
 
 _MOST = 1e6  # no log-probability is larger, and a whole number of hundreds of digits is no float
 
@@ -37,7 +38,8 @@ def verify_server(url: str, path: Path, golden: Golden) -> Report:
     report = Report(strength="a server's answers")
     _check_ids(report, asked)
     _check_chats(report, asked)
-    _check_logprobs(report, asked, tolerance(rounding_of(checkpoint, golden.rounded_to)))
+    between = rounded_in_between(report, golden, checkpoint)
+    _check_logprobs(report, asked, tolerance(rounding_of(checkpoint, between)))
     return report
 
 

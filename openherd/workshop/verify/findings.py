@@ -25,6 +25,8 @@ class Report:
 
     findings: list[Finding] = field(default_factory=list)
     strength: str = "facts"
+    in_between: tuple[str, ...] = ()
+    """Types that the values had since they were recorded, where only the file's own account of it explains them."""
 
     def add(self, name: str, differences: list[str], *, detail: str = "") -> None:
         """A check that ran."""
@@ -45,6 +47,7 @@ class Report:
         return {
             "passed": self.passed,
             "strength": self.strength,
+            "in_between": list(self.in_between),
             "checks": [asdict(finding) for finding in self.findings],
         }
 

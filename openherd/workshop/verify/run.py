@@ -8,7 +8,7 @@ from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.source import Checkpoint
-from openherd.errors import FormatError, HerdError, InputError
+from openherd.errors import HerdError, InputError
 from openherd.tokenizers import Tokenizer
 from openherd.workshop.golden.document import Golden
 from openherd.workshop.golden.places import golden_of
@@ -22,27 +22,19 @@ Say = Callable[[str], None]
 
 
 def golden_for(path: Path, elsewhere: Path | None) -> Golden:
-    """The golden values to check against. Raises InputError when there are none."""
+    """The golden values to check against. Raises InputError when there are none.
+
+    Those from elsewhere are trusted more than the model, so its own account of what it went through counts for nothing.
+    """
     if elsewhere is not None and not elsewhere.exists():
         raise InputError(f"there is no file {elsewhere}")
     golden = golden_of(elsewhere or path)
-    if golden is not None and elsewhere is not None:
-        golden = golden.rounded(_rounded_since(path))
     if golden is None:
         raise InputError(
             f"{elsewhere or path} carries no golden values to check against",
             hint="of a copy that you trust: herd verify MODEL --record; or name a file of them with --golden FILE",
         )
-    return golden
-
-
-def _rounded_since(path: Path) -> dict[str, str]:
-    """What the model's values went through lies with the model alone, if with anything that can be read."""
-    try:
-        own = golden_of(path)
-    except FormatError:
-        return {}
-    return {} if own is None else own.rounded_to
+    return golden if elsewhere is None else golden.without_history()
 
 
 def verify(path: Path, golden: Golden, *, threads: int | None = None, say: Say = lambda text: None) -> Report:
@@ -58,10 +50,10 @@ def verify(path: Path, golden: Golden, *, threads: int | None = None, say: Say =
         check_tokenizer(report, golden, checkpoint, tokenizer)
         check_template(report, golden, checkpoint, tokenizer)
     say("reading the tensors")
-    check_tensors(report, golden, checkpoint)
+    between = check_tensors(report, golden, checkpoint)
     say("computing what follows short prompts")
     same = report.strength != "another quantisation"
-    rounding = rounding_of(checkpoint, {} if same else golden.rounded_to)
+    rounding = rounding_of(checkpoint, between)
     check_logprobs(report, golden, path, rounding=rounding, same=same, threads=threads)
     return report
 

@@ -17,8 +17,11 @@ _SLACK = 2.5
 _FLOAT32 = 1e-4  # what the projections' own arithmetic and digits leave open
 
 
-def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> None:
-    """Sets `report.strength`: all equal: "same artifact", other types, now or in between: "another quantisation"."""
+def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> dict[str, str]:
+    """Sets `report.strength`: all equal: "same artifact", other types, now or in between: "another quantisation".
+
+    Returns the types in between that only the file's own account explains, by tensor.
+    """
     there = set(checkpoint.tensors)
     lines = [f"{name}: is missing" for name in sorted(golden.tensors.keys() - there)]
     lines += [f"{name}: was not recorded" for name in sorted(there - golden.tensors.keys())]
@@ -27,25 +30,48 @@ def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> Non
         for name in sorted(there & golden.tensors.keys())
     }
     requantised = sum(was.type != now.type for was, now in pairs.values())
-    between = [was.rounded_to for was, now in pairs.values() if was.rounded_to and was.sha256 != now.sha256]
+    between = {name: type for name, (was, now) in pairs.items() if (type := _in_between(was, now))}
+    report.in_between = tuple(sorted(set(between.values())))
     for name, (was, now) in pairs.items():
-        lines += _difference(name, was, now, rounded_anew=requantised > 0 or bool(between))
+        lines += _difference(name, was, now, between.get(name), rounded_anew=requantised > 0 or bool(between))
     report.strength = "another quantisation" if requantised or between else "same artifact" if not lines else "facts"
     detail = f"{len(there)} tensors" + (f", {requantised} of another type than recorded" if requantised else "")
     if between:
-        detail += f", {len(between)} were {', '.join(sorted(set(between)))} in between"
+        detail += f", {len(between)} were {', '.join(report.in_between)} in between"
     report.add("tensors", lines, detail=detail)
+    return between
 
 
-def _difference(name: str, was: TensorFacts, now: TensorFacts, *, rounded_anew: bool) -> list[str]:
+def rounded_in_between(report: Report, golden: Golden, checkpoint: Checkpoint) -> dict[str, str]:
+    """What `check_tensors` returns, of a model whose tensors are not checked."""
+    between = {
+        name: type
+        for name, was in golden.tensors.items()
+        if was.rounded_to
+        and name in checkpoint.tensors
+        and (type := _in_between(was, tensor_facts(checkpoint.tensors[name])))
+    }
+    report.in_between = tuple(sorted(set(between.values())))
+    return between
+
+
+def _in_between(was: TensorFacts, now: TensorFacts) -> str | None:
+    """What the file says that the values were rounded to, where the present type does not say as much."""
+    if was.rounded_to is None or was.sha256 == now.sha256:
+        return None
+    says_more = now.type == was.type or ROUNDING[was.rounded_to] > ROUNDING[now.type]
+    return was.rounded_to if says_more else None
+
+
+def _difference(name: str, was: TensorFacts, now: TensorFacts, between: str | None, *, rounded_anew: bool) -> list[str]:
     """`rounded_anew`: the model was quantised again, after which a quantised tensor of the same type has other bits."""
     if was.shape != now.shape:
         return [f"{name}: shape was {list(was.shape)}, is {list(now.shape)}"]
-    if was.type != now.type:
-        return _compare(name, was, now)
+    if was.type != now.type or between:
+        return _compare(name, was, now, between)
     if was.sha256 != now.sha256:
-        if was.rounded_to or (rounded_anew and was.type not in PLAIN_TYPES):
-            return _compare(name, was, now)
+        if rounded_anew and was.type not in PLAIN_TYPES:
+            return _compare(name, was, now, None)
         return [f"{name}: the same type, {now.type}, with other values{_moved(was, now)}"]
     return []
 
@@ -64,8 +90,8 @@ def allowed(*types: str) -> float:
     return _FLOAT32 + _SLACK * math.sqrt(sum(ROUNDING.get(name, 0.5) ** 2 for name in types))
 
 
-def _compare(name: str, was: TensorFacts, now: TensorFacts) -> list[str]:
-    types = [was.type, *([was.rounded_to] if was.rounded_to else []), now.type]
+def _compare(name: str, was: TensorFacts, now: TensorFacts, between: str | None) -> list[str]:
+    types = [was.type, *([between] if between and between != now.type else []), now.type]
     moved, limit = distance(was, now), allowed(*types)
     if moved <= limit:
         return []

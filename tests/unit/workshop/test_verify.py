@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from openherd.quant.quantize import quantize
 from openherd.quant.types import BLOCK_TYPES
 from openherd.tokenizers.spec import TokenType
 from openherd.workshop.convert.run import convert
-from openherd.workshop.golden.document import TensorFacts, read_golden
+from openherd.workshop.golden.document import Golden, TensorFacts, read_golden
 from openherd.workshop.golden.places import attach, golden_of
 from openherd.workshop.golden.record import record
 from openherd.workshop.verify.findings import Report
@@ -141,9 +141,13 @@ def test_a_fault_is_found_behind_another_quantisation(
 
 def _by_way_of(type_name: str, file: GGUFFile, golden: str, path: Path) -> Path:
     """Float32 values again, which were quantised in between; as herd convert writes it."""
-    rounded = dict.fromkeys(QUANTISED, type_name)
-    values = read_golden(golden.encode(), "golden").rounded(rounded)
+    values = _since(read_golden(golden.encode(), "golden"), type_name)
     return written(requantised(requantised(file, type_name), "F32"), values.to_json(), path)
+
+
+def _since(golden: Golden, type_name: str, names: Iterable[str] = QUANTISED) -> Golden:
+    """For a file whose tensors were quantised since, and are floats again."""
+    return golden.rewritten(dict.fromkeys(names, (type_name, "F32")))
 
 
 @pytest.mark.parametrize("type_name", ["Q8_0", "Q4_0"])
@@ -166,14 +170,66 @@ def test_floats_that_were_quantised_pass(type_name: str, golden: str, tmp_path: 
     report = checked(path)
     assert report.passed, report.findings
     assert report.strength == "another quantisation"
+    assert report.in_between == (type_name,)
     quietly = verify(path, read_golden(golden.encode(), "golden"))
     assert not quietly.passed, "nothing says that they were quantised"
+    (tmp_path / "trusted.json").write_text(golden)
+    assert not verify(path, golden_for(path, tmp_path / "trusted.json")).passed, (
+        "its own account is not trusted as much"
+    )
+
+
+def test_what_another_file_went_through_says_nothing_of_this_one(golden: str, tmp_path: Path) -> None:
+    """Golden values from elsewhere come with the history of the file that they lay in."""
+    file = model()
+    noisy = tensor(file, "blk.0.ffn_up.weight")
+    x = values(noisy)
+    noisy.data = (x * 1.05).astype("<f4").tobytes()
+    path = written(file, golden, tmp_path / "noisy.gguf")
+    said = _since(read_golden(golden.encode(), "golden"), "Q4_0")
+    assert verify(path, said).passed, "so much is within what Q4_0 may do"
+    (tmp_path / "said.json").write_text(said.to_json())
+    assert not verify(path, golden_for(path, tmp_path / "said.json")).passed
+
+
+def test_only_tensors_with_other_digests_count_as_rounded(golden: str, tmp_path: Path) -> None:
+    file = model()
+    (name,) = (name for name in QUANTISED if "layers.0.mlp.up" in name)
+    moved = tensor(file, "blk.0.ffn_up.weight")
+    moved.data = (values(moved) * 1.01).astype("<f4").tobytes()
+    limits = []
+    for names in ([name], QUANTISED):
+        said = _since(read_golden(golden.encode(), "golden"), "Q4_0", names)
+        report = checked(written(file, said.to_json(), tmp_path / "copy.gguf"))
+        assert report.passed, report.findings
+        limits.append(next(f.detail for f in report.findings if f.name == "log-probabilities"))
+    assert limits[0] == limits[1]
+
+
+def test_no_type_of_blocks_is_said_of_a_norm(golden: str) -> None:
+    clean = read_golden(golden.encode(), "golden")
+    norm = "model.norm.weight"
+    assert clean.rewritten({norm: ("Q2_K", "F32")}) == clean
+    assert clean.rewritten({norm: ("BF16", "F32")}).tensors[norm].rounded_to == "BF16"
+    document = json.loads(golden)
+    for type_name in ("Q2_K", "Q8_0"):
+        document["tensors"][norm]["rounded_to"] = type_name
+        with pytest.raises(FormatError, match="must be a type that values of this shape are rounded to"):
+            read_golden(json.dumps(document).encode(), "golden")
+
+
+def test_the_files_own_account_is_told(golden: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(_by_way_of("Q4_0", model(), golden, tmp_path / "copy.gguf"))
+    assert main(["verify", path, "--offline"]) == 0
+    assert "verified: another quantisation, Q4_0 in between by the file's own account" in capsys.readouterr().out
+    assert main(["verify", path, "--offline", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["in_between"] == ["Q4_0"]
 
 
 def test_a_type_in_between_is_no_excuse(golden: str, tmp_path: Path) -> None:
     """What a file says that its values went through allows what a file of that type would be allowed, and no more."""
     clean = read_golden(golden.encode(), "golden")
-    said = clean.rounded(dict.fromkeys(QUANTISED, "Q2_K"))
+    said = _since(clean, "Q4_0")
     path = written(model(), said.to_json(), tmp_path / "copy.gguf")
     report = checked(path)
     assert report.strength == "same artifact", "the digests are the recorded ones"
@@ -184,12 +240,13 @@ def test_a_type_in_between_is_no_excuse(golden: str, tmp_path: Path) -> None:
     _of("transposed")(file)
     report = checked(written(file, said.to_json(), tmp_path / "bad.gguf"))
     assert report.strength == "another quantisation", "never the same artifact"
+    assert "F32 to Q4_0 to F32 moves its projections" in found(report, "tensors")
     file = model()
     _of("one byte of a norm")(file)
     report = checked(written(file, said.to_json(), tmp_path / "norm.gguf"))
     assert "model.norm.weight: the same type, F32, with other values" in found(report, "tensors")
 
-    assert clean.rounded(dict.fromkeys(QUANTISED, "F32")) == clean, "float32 rounds nothing"
+    assert clean.rewritten(dict.fromkeys(QUANTISED, ("F32", "F32"))) == clean, "float32 rounds nothing"
     for nonsense in ("Q1_0", "F32", ""):
         document = json.loads(golden)
         document["tensors"]["model.norm.weight"]["rounded_to"] = nonsense
