@@ -132,7 +132,7 @@ def _print(report: Report) -> None:
             print(visible(f"             {line}"))
     if report.passed:
         account = (
-            f", {' and '.join(report.in_between)} in between by the file's own account" if report.in_between else ""
+            f", {', '.join(report.in_between)} in between by the file's own account" if report.in_between else ""
         )
         print(f"verified: {report.strength}{account}")
     else:
