@@ -19,10 +19,12 @@ from openherd.config import ModelConfig
 from openherd.errors import FormatError, UnsupportedError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
+NAME = "openherd_name"  # the key of config.json that has the model's name
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _LICENSE = re.compile(r"^license:[ \t]*[\"']?([\w.+-]{1,64})[\"']?[ \t]*$", re.MULTILINE)
 _FRONT_MATTER = 1 << 14  # characters of a model card that are looked through
 _LONGEST_METADATA = 200
+_LONGEST_NAME = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +121,15 @@ def end_ids(folder: Path, config: JsonKeys) -> tuple[int, ...]:
 
 
 def read_name(keys: JsonKeys) -> str | None:
-    """transformers keeps what a model was loaded from under this key: where it is a path or a name on the hub, that is
-    often what the model was trained from."""
-    name = dict(keys.items()).get("_name_or_path")
-    return name if isinstance(name, str) and "/" not in name and name not in ("", ".", "..") else None
+    """What openherd wrote there. transformers' `_name_or_path` is where a model was loaded from: of a fine-tuned one
+    that is another model."""
+    name = dict(keys.items()).get(NAME)
+    return name if isinstance(name, str) and is_name(name) else None
+
+
+def is_name(text: str) -> bool:
+    """Whether config.json may have it as the model's name: one line that a person can read."""
+    return len(text) <= _LONGEST_NAME and text.isprintable() and bool(text.strip())
 
 
 def read_license(folder: Path, keys: JsonKeys) -> str | None:

@@ -110,7 +110,7 @@ def _hf(folder: Path) -> Survey:
         path=folder,
         format=hf_folder.format_of(files),
         file_bytes=_bytes(files.files),
-        name=_text(files.keys, "_name_or_path") or None,
+        name=hf_folder.read_name(files.keys),
         license=hf_folder.read_license(folder, files.keys),
         architecture=files.keys.text("model_type"),
         config=made[0] if made and not unsupported else None,

@@ -26,11 +26,11 @@ _BOOKKEEPING = frozenset(
         "attention_dropout", "attn_pdrop", "auto_map", "bos_token_id", "dtype", "embd_pdrop", "eos_token_id",
         "finetuning_task", "gradient_checkpointing", "hidden_dropout", "id2label", "initializer_range", "is_decoder",
         "is_encoder_decoder", "is_llama_config", "label2id", "language", "license", "max_length", "max_new_tokens",
-        "max_sequence_length", "min_length", "model_type", "output_attentions", "output_hidden_states",
-        "output_router_logits", "pad_token_id", "parallel_config", "pretraining_tp", "problem_type", "resid_pdrop",
-        "return_dict", "task_specific_params", "temperature", "tokenizer_class", "top_k", "top_p", "torch_dtype",
-        "torchscript", "transformers.js_config", "transformers_version", "unk_token_id", "unsloth_fixed",
-        "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn",
+        "max_sequence_length", "min_length", "model_type", "openherd_name", "output_attentions",
+        "output_hidden_states", "output_router_logits", "pad_token_id", "parallel_config", "pretraining_tp",
+        "problem_type", "resid_pdrop", "return_dict", "task_specific_params", "temperature", "tokenizer_class", "top_k",
+        "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "unk_token_id",
+        "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache", "use_flash_attn",
     }
 )  # fmt: skip
 

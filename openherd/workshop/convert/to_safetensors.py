@@ -10,7 +10,7 @@ from typing import Any
 
 from openherd.checkpoints.families import by_name
 from openherd.checkpoints.gguf_writer import PlannedTensor
-from openherd.checkpoints.hf_folder import read_hf_folder
+from openherd.checkpoints.hf_folder import NAME, is_name, read_hf_folder
 from openherd.checkpoints.json_keys import JsonKeys
 from openherd.checkpoints.new_file import OnProgress, sync_folder, unfinished, write_new_text
 from openherd.checkpoints.planned_tensors import copied_tensor, planned_tensors
@@ -122,8 +122,8 @@ def _made_config(checkpoint: Checkpoint, tensors: list[PlannedTensor], out: Path
     for name, token in (("bos_token_id", spec.bos_id), ("eos_token_id", spec.eos_id), ("pad_token_id", spec.pad_id)):
         if token is not None:
             settings[name] = token
-    if checkpoint.name:
-        settings["_name_or_path"] = checkpoint.name
+    if checkpoint.name and is_name(checkpoint.name):
+        settings[NAME] = checkpoint.name
     if spec.pad_id is None and settings["model_type"] in _OWN_PADDING:
         settings["pad_token_id"] = None
     return settings

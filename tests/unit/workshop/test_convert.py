@@ -148,7 +148,7 @@ def test_what_goes_along(tmp_path: Path) -> None:
     assert not (tmp_path / "again" / "config.json.bak").exists()
 
 
-@pytest.mark.parametrize("name", ["Tiny Model 1M Instruct", "Zwerg \u96ea", "n" * 300])
+@pytest.mark.parametrize("name", ["Tiny Model 1M Instruct", "Zwerg \u96ea", "n" * 300, "org/model", "C:\\models\\m"])
 def test_the_name_goes_along(name: str, tmp_path: Path) -> None:
     file = model()
     file.keys["general.name"] = text(name)
@@ -159,7 +159,29 @@ def test_the_name_goes_along(name: str, tmp_path: Path) -> None:
     assert describe(tmp_path / "y.gguf")["name"] == name
 
 
-@pytest.mark.parametrize("origin", ["some-org/base-model", "/home/me/runs/7", ".", "", 3, None])
+@pytest.mark.parametrize("name", ["n" * 5_000_000, "two\nlines", "\x1b[2J", "", " "])
+def test_what_is_no_name_does_not_go_along(name: str, tmp_path: Path) -> None:
+    """With five million letters of it the new config.json could not be read."""
+    file = model()
+    file.keys["general.name"] = text(name)
+    convert(source(tmp_path / "x.gguf", file), tmp_path / "hf", "safetensors", with_golden=False)
+    assert describe(tmp_path / "hf")["name"] is None
+    convert(tmp_path / "hf", tmp_path / "y.gguf", "gguf", with_golden=False)
+    assert describe(tmp_path / "y.gguf")["name"] == "hf"
+
+
+@pytest.mark.parametrize("name", ["n" * 301, "two\nlines", "", 3, None])
+def test_a_name_of_a_folder_is_bounded(name: object, tmp_path: Path) -> None:
+    convert(source(tmp_path / "x.gguf"), tmp_path / "hf", "safetensors", with_golden=False)
+    config = tmp_path / "hf" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"openherd_name": name}))
+    assert describe(tmp_path / "hf")["name"] is None
+    assert open_checkpoint(tmp_path / "hf").name is None
+
+
+@pytest.mark.parametrize(
+    "origin", ["some-org/base-model", "gpt2", "C:\\models\\m", "/home/me/runs/7", ".", "", 3, None]
+)
 def test_where_a_model_was_loaded_from_is_not_its_name(origin: object, tmp_path: Path) -> None:
     """transformers keeps there what a model was trained from: of a fine-tuned one another model's name."""
     convert(source(tmp_path / "x.gguf"), tmp_path / "tuned", "safetensors", with_golden=False)
