@@ -203,6 +203,15 @@ def unfinished(path: Path) -> Path:
     return path.parent / f".{path.name}.partial"
 
 
+def require_own_partial(path: Path) -> None:
+    """What `write_new_file` with a `resume_key` asks of the place of unfinished work, for who works long before it.
+    Raises InputError."""
+    partial = unfinished(path)
+    require_no_strangers(partial, _Journal.path_of(partial), path)
+    if partial.exists():
+        require_begun_by_us(partial, _Journal.path_of(partial), path)
+
+
 def require_alone(file: IO[Any], partial: Path, path: Path) -> None:
     """Lock `file`, opened as `partial`, until it is closed. Raises BusyError, which names `path`, when another process
     holds it, and when what was opened has become the target meanwhile."""

@@ -15,6 +15,7 @@ from openherd.errors import InputError, OptionError, OutputError
 from openherd.options import EngineOptions, help_text
 from openherd.visible import visible
 
+_NUMBER = re.compile(r"[0-9]{1,15}")
 _SIZE = re.compile(r"([0-9]{1,6}) ?([KMG])B?", re.IGNORECASE)
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
 
@@ -53,6 +54,7 @@ def convert(
     """
     warn_of_many_threads(threads)
 
+    from openherd.checkpoints.free_place import require_folder_of, require_free
     from openherd.checkpoints.new_file import BusyError, unfinished
     from openherd.store.progress import TerminalProgress, megabytes
     from openherd.store.resolve import resolve
@@ -63,6 +65,8 @@ def convert(
     if target == "gguf" and max_shard_size is not None:
         raise InputError("--max-shard-size is for safetensors; a GGUF file is written whole")
     max_shard_bytes = None if max_shard_size is None else _bytes(max_shard_size)
+    require_free(place)  # before the model is looked for, which may have to be fetched
+    require_folder_of(place)
     progress = TerminalProgress()
     try:
         done = convert(
@@ -78,7 +82,8 @@ def convert(
         )
     except KeyboardInterrupt:
         progress.finish()
-        output.note(f"herd: interrupted; the same command goes on with what is done, kept in {unfinished(place)}")
+        if unfinished(place).exists():
+            output.note(f"herd: interrupted; the same command goes on with what is done, kept in {unfinished(place)}")
         raise
     except OutputError as error:
         progress.finish()
@@ -108,6 +113,19 @@ def _bytes(size: str) -> int:
     """A bare number is refused: one thinks of megabytes, another program of bytes."""
     match = _SIZE.fullmatch(size.strip())
     if match is None or int(match[1]) == 0:
-        hint = f"try: {size}MB or {size}GB" if size.isdecimal() and int(size) else "try: 5GB"
-        raise OptionError(f"--max-shard-size is a whole number with KB, MB or GB behind it, not {size!r}", hint=hint)
+        raise OptionError(
+            f"--max-shard-size is a whole number with KB, MB or GB behind it, not {size!r}",
+            hint=f"try: {_suggested(size.strip())}",
+        )
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _suggested(size: str) -> str:
+    """A size that is taken: a small bare number with its units, a large one read as bytes."""
+    number = int(size) if _NUMBER.fullmatch(size) else 0
+    if not number:
+        return "5GB"
+    if number < 10**6:
+        return f"{number}MB or {number}GB"
+    millions = number // 10**6
+    return f"{millions // 1000}GB" if millions % 1000 == 0 or millions >= 10**6 else f"{millions}MB"

@@ -10,6 +10,15 @@ from openherd.errors import InputError
 Layout = Literal["safetensors", "gguf"]
 
 
+def require_gguf_name(out: Path) -> None:
+    """Of a verb that writes nothing but GGUF files. Raises InputError for the name of another layout's file."""
+    if out.suffix.lower() == ".safetensors":
+        raise InputError(
+            f"{out} is the name of a safetensors file, and what is written is a GGUF file",
+            hint=f"name a file that ends in .gguf, such as {out.with_suffix('.gguf')}",
+        )
+
+
 def layout_of(out: Path, to: Layout | None) -> Layout:
     """Raises InputError for a name that people and programs would take for another layout's."""
     ending = out.suffix.lower()

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag, warn_of_many_threads
+from openherd.cli.layout import require_gguf_name
 from openherd.cli.texts import read_text
 from openherd.errors import InputError
 from openherd.options import EngineOptions, help_text
@@ -70,6 +71,8 @@ def quantize(
         raise InputError(f"--tokens must be at least 2, not {tokens}")
     if no_evaluate and evaluate is not None:
         raise InputError("--evaluate and --no-evaluate exclude each other")
+    path = Path(os.path.expanduser(out))
+    require_gguf_name(path)
     warn_of_many_threads(threads)
 
     from openherd.store.progress import TerminalProgress
@@ -86,7 +89,6 @@ def quantize(
         golden=not no_golden,
         threads=threads,
     )
-    path = Path(os.path.expanduser(out))
     report = run_quantize(model, path, options, offline=offline, progress=TerminalProgress())
     if json:
         output.document(report.document())

@@ -30,13 +30,18 @@ def alone(partial: Path, out: Path) -> Iterator[None]:
     """
     if not os.path.lexists(partial):
         partial.mkdir(exist_ok=True)
-    if foreign := _foreign(partial):
-        raise InputError(
-            f"{partial}, where the work on {out} would lie, {foreign}", hint="move it away, or name another place"
-        )
+    require_own(partial, out)
     with (partial / LOCK).open("a") as file:
         require_alone(file, partial / LOCK, out)
         yield
+
+
+def require_own(partial: Path, out: Path) -> None:
+    """Raises InputError when what is at `partial` is no interrupted run's."""
+    if os.path.lexists(partial) and (foreign := _foreign(partial)):
+        raise InputError(
+            f"{partial}, where the work on {out} would lie, {foreign}", hint="move it away, or name another place"
+        )
 
 
 def discard(partial: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.computed_elsewhere import computes_elsewhere
 from openherd.checkpoints.free_place import require_folder_of, require_free
-from openherd.checkpoints.new_file import OnProgress
+from openherd.checkpoints.new_file import OnProgress, explained, require_own_partial, unfinished
 from openherd.checkpoints.source import Checkpoint, Tensor
 from openherd.checkpoints.tokenizer_rules import differs_elsewhere
 from openherd.workshop.convert import to_gguf, to_safetensors
+from openherd.workshop.convert.partial_folder import require_own
 from openherd.workshop.convert.types import Dtype, Target, is_block, type_of
 from openherd.workshop.golden.places import golden_of
 from openherd.workshop.golden.record import record
@@ -57,6 +58,11 @@ def convert(
     """
     require_free(out)
     require_folder_of(out)
+    with explained(out):
+        if target == "gguf":
+            require_own_partial(out)
+        else:
+            require_own(unfinished(out), out)
     checkpoint = open_checkpoint(path)
     notes = (*checkpoint.notes, *(_elsewhere(checkpoint) if target == "gguf" else []))
     for note in notes:

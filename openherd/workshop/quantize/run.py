@@ -60,6 +60,7 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
     """
     mix = find_mix(options.mix)
     EngineOptions(threads=options.threads)  # its range
+    _check_places(out, options)
     started = perf_counter()
     source = open_source(resolve(ref, offline=offline, progress=progress))
     _check(source, out, options)
@@ -95,16 +96,23 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
     )
 
 
-def _check(source: Source, out: Path, options: QuantizeOptions) -> None:
+def _check_places(out: Path, options: QuantizeOptions) -> None:
+    """What can be said before the source is there, which may have to be fetched."""
+    require_folder_of(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file", hint=f"try: {out / 'model.gguf'}")
-    if out.exists():
-        _require_other(out, source)
     if not options.overwrite:
         require_free(out, hint="name another place, or replace it with --overwrite")
-    require_folder_of(out)
     if options.calibrate is not None and options.importance is not None:
-        _check_matrix(source, out, options.importance, options.overwrite)
+        _check_place_of_matrix(out, options.importance, options.overwrite)
+
+
+def _check(source: Source, out: Path, options: QuantizeOptions) -> None:
+    """Nothing that is replaced is the source's."""
+    matrix = None if options.calibrate is None else options.importance
+    for path in (out, matrix):
+        if path is not None and path.exists():
+            _require_other(path, source)
     if source.quantized_types and not options.requantize:
         raise UnsupportedError(
             f"{source.name} is quantised already ({', '.join(source.quantized_types)}): quantising it again adds a"
@@ -122,17 +130,15 @@ def _require_other(path: Path, source: Source) -> None:
         raise InputError(f"{path} is the source itself; write to another file")
 
 
-def _check_matrix(source: Source, out: Path, matrix: Path, overwrite: bool) -> None:
+def _check_place_of_matrix(out: Path, matrix: Path, overwrite: bool) -> None:
     """What `--calibrate` is about to write."""
+    require_folder_of(matrix)
     if matrix.is_dir():
         raise InputError(f"{matrix} is a folder; name a file for the importance matrix")
     if matrix.resolve() == out.resolve() or (matrix.exists() and out.exists() and matrix.samefile(out)):
         raise InputError(f"{matrix} is to be the model and the importance matrix at once; name two files")
-    if matrix.exists():
-        _require_other(matrix, source)
     if not overwrite:
         require_free(matrix, hint="name another place, or replace it with --overwrite; without --calibrate it is read")
-    require_folder_of(matrix)
 
 
 def _importance(source: Source, options: QuantizeOptions, progress: Progress) -> Importance | None:

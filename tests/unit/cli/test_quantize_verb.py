@@ -145,7 +145,7 @@ def test_names_of_strangers_are_shown(herd: Herd, tiny_model: Path, tmp_path: Pa
         (["MODEL", "OUT", "--type", "Q4_0", "--evaluate", "none.txt"], 2, "cannot read none.txt"),
         (["MODEL", "OUT", "--type", "Q4_0", "--importance", "MODEL"], 2, "no importance matrix"),
         (["MODEL", "OUT", "--type", "Q4_0", "--importance", "none.gguf"], 2, "does not exist"),
-        (["MODEL", "MODEL", "--type", "Q4_0"], 2, "the source itself"),
+        (["MODEL", "MODEL", "--type", "Q4_0", "--overwrite"], 2, "the source itself"),
         (["MODEL", "nowhere/out.gguf", "--type", "Q4_0", "--no-evaluate"], 2, "nowhere"),
         (["none.gguf", "OUT", "--type", "Q4_0"], 2, "none.gguf"),
         (["MODEL", "OUT", "--type", "Q4_0", "--threads", "0"], 2, "threads"),
