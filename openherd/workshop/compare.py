@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from openherd.checkpoints import open_checkpoint
-from openherd.checkpoints.families import by_name
+from openherd.checkpoints.families import Layout, by_name
 from openherd.checkpoints.source import Checkpoint, Tensor
 from openherd.engine.memory import free_memory
 from openherd.errors import CapacityError, InputError
@@ -29,6 +29,7 @@ from openherd.workshop.verify.facts import same_fact
 # Kinds of tokens that text becomes by merging, GGUF's 0 for one that is not said among them; layouts do not agree on
 # which a token without use is.
 _MERGED = (0, TokenType.NORMAL, TokenType.UNUSED)
+_LAYOUTS: dict[str, Layout] = {"GGUF": "gguf", "Hugging Face": "hf", "Meta": "meta"}  # by how formats begin
 DEFAULT_TOKENS = 4096
 CHUNK_VALUES = 1 << 20
 
@@ -125,11 +126,10 @@ def compare_tensors(a: Checkpoint, b: Checkpoint) -> list[TensorDifference] | No
 
 
 def _name_in(checkpoint: Checkpoint, name: str) -> str:
-    """What a GGUF file calls the tensor, with its canonical name where it keeps several in one; else the canonical."""
-    if not checkpoint.format.startswith("GGUF"):
-        return name
-    place = by_name(checkpoint.config.family).names["gguf"].place(name)
-    if place is None:
+    """What the model's file calls the tensor, with its canonical name where the file keeps several in one."""
+    layout = next((layout for start, layout in _LAYOUTS.items() if checkpoint.format.startswith(start)), None)
+    place = layout and by_name(checkpoint.config.family).names[layout].place(name)
+    if not place:
         return name
     return place.name if place.rows is None else f"{place.name} ({name})"
 

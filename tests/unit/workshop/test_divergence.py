@@ -17,6 +17,8 @@ from openherd.workshop.compare import compare_distributions, compare_tensors, re
 from openherd.workshop.convert.run import convert
 from openherd.workshop.divergence import diverge
 from tests.checkpoint_files import DIM, LAYERS, entry, text, texts, tiny_llama
+from tests.parity.family_layouts import from_hf
+from tests.parity.reader_cases import FOLDER
 from tests.unit.llm.tiny_llm import SPEC
 from tests.unit.workshop.golden_models import model, tensor
 from tests.unit.workshop.test_convert import source, with_sentencepiece
@@ -115,6 +117,25 @@ def test_tensors_have_the_names_of_the_second_file(tmp_path: Path) -> None:
         assert {"blk.0.attn_q.weight", "output_norm.weight"} <= names
         assert "blk.1.ffn_up_exps.weight (model.layers.1.block_sparse_moe.experts.2.w3.weight)" in names
         assert len(names) == len(a.tensors)
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("falcon_7b", "transformer.h.0.self_attention.query_key_value.weight (model.layers.0.self_attn.q_proj.weight)"),
+        ("mpt_7b", "transformer.blocks.0.attn.Wqkv.weight (model.layers.0.self_attn.v_proj.weight)"),
+        ("mpt_7b", "transformer.blocks.0.ffn.up_proj.weight"),
+    ],
+)
+def test_tensors_have_the_names_of_a_folder(family: str, name: str, tiny_model: Path, tmp_path: Path) -> None:
+    config, tensors = from_hf(family, tmp_path)
+    a = replace(open_checkpoint(tiny_model), config=config, tensors=tensors, format="Hugging Face (safetensors)")
+    assert name in {t.name for t in compare_tensors(a, a) or []}
+
+
+def test_tensors_have_the_names_of_metas_files() -> None:
+    a = open_checkpoint(FOLDER / "llama3-meta")
+    assert "layers.0.attention.wq.weight" in {t.name for t in compare_tensors(a, a) or []}
 
 
 def test_other_shapes_have_no_tensors_side_by_side(tiny_model: Path, tmp_path: Path) -> None:
