@@ -19,6 +19,17 @@ def require_gguf_name(out: Path) -> None:
         )
 
 
+def require_adapter_name(out: Path, to: Layout | None) -> None:
+    """Raises InputError for what says that something else than PEFT's folder is to be written."""
+    if to == "gguf":
+        raise InputError("--to gguf is for whole models; an adapter is a folder in PEFT's form")
+    if out.suffix.lower() in (".gguf", ".safetensors"):
+        raise InputError(
+            f"{out} is the name of a file, and an adapter is a folder",
+            hint=f"name a folder, such as {out.with_suffix('')}",
+        )
+
+
 def layout_of(out: Path, to: Layout | None) -> Layout:
     """Raises InputError for a name that people and programs would take for another layout's."""
     ending = out.suffix.lower()

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from openherd.cli import output
 from openherd.cli.flags import ENGINE, JsonFlag, OfflineFlag
-from openherd.cli.layout import Layout, layout_of
+from openherd.cli.layout import Layout, layout_of, require_adapter_name
 from openherd.errors import OptionError, OutputError
 from openherd.options import EngineOptions, help_text
 from openherd.visible import visible
@@ -63,11 +63,13 @@ def export(
     from openherd.checkpoints.free_place import require_folder_of, require_free
     from openherd.train.trained_model import open_trained
 
-    target = layout_of(out, to)
+    if adapter_only:
+        require_adapter_name(out, to)
+    target = "adapter" if adapter_only else layout_of(out, to)
     require_free(out)
     require_folder_of(out)
     which = _which(checkpoint)
-    if adapter_only:
+    if target == "adapter":
         _write_adapter(run, out, which, json)
         return
     kind = _type(type, target)

@@ -225,6 +225,9 @@ def test_refusals(base_run: tuple[Path, dict[int, Decoder]], base: Path, tmp_pat
         ((run, tmp_path / "o", "--type", "q8_0"), "--type must be f32, f16 or bf16"),
         ((run, tmp_path / "o.gguf", "--type", "q9"), "q9"),
         ((run, tmp_path / "o", "--adapter-only"), "has no adapter"),
+        ((run, tmp_path / "o.gguf", "--adapter-only"), "o.gguf is the name of a file, and an adapter is a folder"),
+        ((run, tmp_path / "o.safetensors", "--adapter-only"), "is the name of a file, and an adapter is a folder"),
+        ((run, tmp_path / "o", "--adapter-only", "--to", "gguf"), "--to gguf is for whole models"),
     ):
         done = export(*arguments)
         assert done.status == 2, arguments
