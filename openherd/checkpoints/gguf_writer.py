@@ -64,8 +64,9 @@ def write_gguf(
     progress: OnProgress | None = None,
     resume_key: str | None = None,
     late_keys: Callable[[], Mapping[str, KeyValue]] | None = None,
+    new: bool = False,
 ) -> int:
-    """Write a model file, atomically; see `new_file` for `resume_key`, and for the number returned.
+    """Write a model file, atomically; see `new_file` for `resume_key` and `new`, and for the number returned.
 
     `late_keys`, asked when the tensors are written, gives values of `keys` that were not known before and take as many
     bytes.
@@ -98,6 +99,7 @@ def write_gguf(
         on_progress=progress,
         resume_key=resume_key,
         final_head=None if late_keys is None else lambda: head_of({**keys, **late_keys()}),
+        new=new,
     )
 
 

@@ -72,6 +72,7 @@ def write_new_file(
     on_progress: OnProgress | None = None,
     resume_key: str | None = None,
     final_head: Callable[[], bytes] | None = None,
+    new: bool = False,
 ) -> int:
     """Write `head`, then the pieces at their offsets, with zeros between them and after them up to `size` bytes.
 
@@ -79,7 +80,8 @@ def write_new_file(
     gives as many bytes to stand in the place of `head`.
 
     Pieces lie in order and do not overlap. An existing file of that name is replaced at the very end, and its owner and
-    permissions stay; a link is replaced too, not what it leads to. Raises OutputError (no space, no permission, another
+    permissions stay; a link is replaced too, not what it leads to. With `new` nothing is replaced: what appeared there
+    while the file was written is an OutputError. Raises OutputError (no space, no permission, another
     run at work), and InputError, before anything is touched, for what no run can have left under the partial file's
     name; what a piece's `chunks` raises goes through.
     """
@@ -96,7 +98,7 @@ def write_new_file(
             named=path,
         )
         with explained(path, size):
-            os.replace(partial, path)
+            _take_name(partial, path, new)
             sync_folder(path.parent)
     except BaseException:
         if resume_key is None:
@@ -104,6 +106,21 @@ def write_new_file(
         raise
     forget_journal(partial)
     return kept
+
+
+def _take_name(partial: Path, path: Path, new: bool) -> None:
+    """A link, unlike a new name, is never put in the place of a file; not every disk has links."""
+    if not new:
+        os.replace(partial, path)
+        return
+    try:
+        os.link(partial, path)
+    except OSError:
+        if os.path.lexists(path):
+            raise OutputError(f"{path} exists already, and did not before", hint="move it away") from None
+        os.replace(partial, path)
+    else:
+        partial.unlink()
 
 
 def fill_file(
@@ -336,10 +353,21 @@ class _Journal:
             if digest != _sha256(file, piece):
                 break
             kept.append(digest)
-        with os.fdopen(_open(self.path), "w") as journal:
-            journal.truncate()
-            journal.write("".join(json.dumps(line) + "\n" for line in [self._plan, *kept]))
+        self._write("".join(json.dumps(line) + "\n" for line in [self._plan, *kept]))
         return len(kept)
+
+    def _write(self, text: str) -> None:
+        """Whole or not at all, so that an empty file under the journal's name is somebody else's."""
+        fresh = _partial(self.path, None)
+        try:
+            with fresh.open("x") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, self.path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
 
     def _digests(self) -> Iterator[str]:
         """What the journal says; nothing when it is of another plan. A line that a kill cut short is not JSON."""

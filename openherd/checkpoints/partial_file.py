@@ -1,7 +1,7 @@
 """Whether what lies under the predictable name of a partial file is a run's: a file of the user's own stays as it is.
 
 A run writes its journal before anything else, so a partial file that holds anything has one beside it, and that begins
-with a plan. It is empty where a kill fell while it was written anew.
+with a plan at any time, because it appears whole.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ def require_no_strangers(partial: Path, journal: Path, out: Path) -> None:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 raise _not_ours(path, out)
     with suppress(FileNotFoundError), journal.open("rb") as file:
-        start = file.read(67)
-        if start and not _PLAN.match(start):
+        if not _PLAN.match(file.read(67)):
             raise _not_ours(journal, out)
 
 

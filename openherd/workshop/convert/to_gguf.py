@@ -42,7 +42,7 @@ def write(
     keys, tensors = plan(checkpoint, out, dtype=dtype)
     if golden is not None:
         keys[KEY] = golden
-    return write_gguf(out, keys, tensors, progress=on_progress, resume_key=resume_key)
+    return write_gguf(out, keys, tensors, progress=on_progress, resume_key=resume_key, new=True)
 
 
 def plan(

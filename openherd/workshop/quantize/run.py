@@ -81,7 +81,7 @@ def run_quantize(ref: str, out: Path, options: QuantizeOptions, *, offline: bool
         progress.say(f"quantising {source.name} to {mix.name}")
         keys = {**source.keys, **recipe_keys(mix, document, importance), **golden}
         try:
-            write_gguf(out, keys, planned, progress=_shown(progress), late_keys=late_keys)
+            write_gguf(out, keys, planned, progress=_shown(progress), late_keys=late_keys, new=not options.overwrite)
         finally:
             progress.finish()
     return Report(

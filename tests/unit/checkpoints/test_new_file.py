@@ -142,11 +142,12 @@ def test_what_the_disk_says_late_is_not_lost(tmp_path: Path, failing_sync: list[
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("call", "error"), [(1, KeyboardInterrupt), (1, OutputError), (3, OutputError)])
+@pytest.mark.parametrize(("call", "error"), [(2, KeyboardInterrupt), (2, OutputError), (4, OutputError)])
 def test_what_the_disk_refused_is_not_taken_over(
     tmp_path: Path, failing_sync: list[int], call: int, error: type[BaseException]
 ) -> None:
-    """The system tells of an error once: a further run may read the bytes, which are in memory alone."""
+    """The system tells of an error once: a further run may read the bytes, which are in memory alone. The first call is
+    the journal's."""
 
     def interrupted() -> Iterator[np.ndarray]:
         raise KeyboardInterrupt
@@ -242,6 +243,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, planted: str) -> None
         {".x.partial": "my thesis"},
         {".x.partial.journal": "my diary"},
         {".x.partial": "my thesis", ".x.partial.journal": "my diary"},
+        {".x.partial": "my thesis", ".x.partial.journal": ""},
         {".x.partial": "my thesis", ".x.partial.journal": '"my diary"\n"of today"\n'},
     ],
 )
@@ -255,13 +257,9 @@ def test_a_file_of_the_users_own_under_the_partial_name_is_left_alone(tmp_path: 
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
-@pytest.mark.parametrize(
-    "left", [{".x.partial": ""}, {".x.partial.journal": ""}, {".x.partial": "head", ".x.partial.journal": ""}]
-)
-def test_what_a_run_left_that_was_killed_early_is_taken_up(tmp_path: Path, left: dict[str, str]) -> None:
-    """Before it had written anything, before there was a file, and while the journal was written anew."""
-    for name, text in left.items():
-        (tmp_path / name).write_text(text)
+def test_what_a_run_left_that_was_killed_early_is_taken_up(tmp_path: Path) -> None:
+    """Before it had written anything."""
+    (tmp_path / ".x.partial").write_text("")
     assert write_new_file(tmp_path / "x", b"head", [piece("a", 4, b"aaaa")], size=8, resume_key="k") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -293,6 +291,33 @@ def test_kill_at_random_points_then_resume(tmp_path: Path) -> None:
         assert not (tmp_path / "x").exists()
         assert run("x", -1).stdout == f"{stop}\n"
         assert (tmp_path / "x").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_new_file_takes_the_place_of_none(
+    key: str | None, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one appears while it is written, and on disks that have no hard links."""
+
+    def appears() -> list[np.ndarray]:
+        (tmp_path / "x").write_text("mine")
+        return [np.frombuffer(b"aaaa", np.uint8)]
+
+    def no_links(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:
+        monkeypatch.setattr(new_file.os, "link", no_links)
+    with pytest.raises(OutputError, match="x exists already"):
+        write_new_file(tmp_path / "x", b"head", [Piece("a", 4, 4, appears)], size=8, resume_key=key, new=True)
+    assert (tmp_path / "x").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == (1 if key is None else 3), "the work is kept where it can be taken up"
+    (tmp_path / "x").unlink()
+    kept = write_new_file(tmp_path / "x", b"head", [piece("a", 4, b"aaaa")], size=8, resume_key=key, new=True)
+    assert kept == (0 if key is None else 1)
+    assert (tmp_path / "x").read_bytes() == b"headaaaa"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_two_writers_of_one_resumable_file(tmp_path: Path) -> None:
