@@ -131,9 +131,7 @@ def _print(report: Report) -> None:
         for line in finding.lines:
             print(visible(f"             {line}"))
     if report.passed:
-        account = (
-            f", {', '.join(report.in_between)} in between by the file's own account" if report.in_between else ""
-        )
+        account = f", {', '.join(report.in_between)} in between by the file's own account" if report.in_between else ""
         print(f"verified: {report.strength}{account}")
     else:
         differ = sum(f.outcome == "differs" for f in report.findings)

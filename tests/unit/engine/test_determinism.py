@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from openherd.checkpoints import open_checkpoint
+from openherd.engine import pace
 from openherd.engine.backends import make_backend
 from openherd.engine.engine import Engine
 from openherd.engine.sequence import Request
@@ -97,6 +98,13 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 @pytest.fixture(scope="module")
 def alone(subject: Subject) -> list[Answer]:
+    """Each prompt in one step, however long it takes: a slow machine (a sanitizer makes one) would divide it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pace, "LONGEST_STEP_S", 1e6)
+        return _answers_alone(subject)
+
+
+def _answers_alone(subject: Subject) -> list[Answer]:
     engine = subject.start(max_seqs=1, max_batch_tokens=512, prefix_caching=False)
     plain = [replace(r, params=replace(r.params, speculate=False)) for r in subject.requests]
     answers = run(engine, plain)
