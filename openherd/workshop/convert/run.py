@@ -116,11 +116,11 @@ def _golden(path: Path, retyped: Mapping[str, tuple[str, str]], threads: int | N
 
     `retyped`: the types that tensors have and get, where they differ.
     """
-    golden = golden_of(path)
-    if golden is not None:
-        return golden.rewritten(retyped).to_bounded_json(), "carried along"
-    say("recording golden values")
-    return record(path, threads=threads, say=say).to_json(), "recorded"
+    golden, origin = golden_of(path), "carried along"
+    if golden is None:
+        say("recording golden values")
+        golden, origin = record(path, threads=threads, say=say), "recorded"
+    return golden.rewritten(retyped).to_bounded_json(), origin
 
 
 def _identity(checkpoint: Checkpoint) -> list[tuple[str, int, int]]:

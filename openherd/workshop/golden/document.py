@@ -115,7 +115,7 @@ class Golden:
     def rewritten(self, types: Mapping[str, tuple[str, str]]) -> Golden:
         """The same values, for a file whose tensors of these names had the first type and were written in the second.
 
-        The first counts for files that other programs made; the type that a tensor was recorded in rounded nothing.
+        The first counts for files that other programs made; it rounded nothing where it is the recorded type.
         """
         tensors = {**self.tensors}
         for name, (had, written) in types.items():
@@ -186,6 +186,8 @@ def _tensor(fields: Fields) -> TensorFacts:
         rounded_to=fields.text("rounded_to", most=16) if "rounded_to" in fields else None,
     )
     fields.done()
+    if value.type != "F32" and not rounds(value.type, value.shape):
+        raise FormatError(f"{fields.where}: 'type' must be one that a tensor of this shape can have")
     if value.rounded_to is not None and not rounds(value.rounded_to, value.shape):
         raise FormatError(f"{fields.where}: 'rounded_to' must be a type that values of this shape are rounded to")
     return value

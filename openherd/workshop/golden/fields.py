@@ -9,6 +9,7 @@ from openherd.errors import FormatError
 
 _MAX_WHOLE = 2**31 - 1
 _MAX_NUMBER = 1e38  # of float32, and its square is a number too
+_MAX_DEPTH = 16  # of what is only compared: no fact of a model is nested deeper
 
 
 class Fields:
@@ -69,8 +70,11 @@ class Fields:
         return Fields(value, f"{self.where}: {name}")
 
     def plain(self, name: str) -> Mapping[str, Any]:
-        """An object of any JSON, to be compared only."""
-        return self.inner(name)._value
+        """An object of any JSON of a few levels, to be compared only."""
+        value = self.inner(name)._value
+        if not _is_plain(value, _MAX_DEPTH):
+            raise self._wrong(name, f"must have at most {_MAX_DEPTH} levels, and numbers to {_MAX_NUMBER:g}")
+        return value
 
     def items(self, name: str, *, most: int) -> Iterator[Fields]:
         for number, value in enumerate(self._list(name, most, lambda v: isinstance(v, dict), "objects")):
@@ -105,6 +109,13 @@ def _is_whole(value: object) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -_MAX_NUMBER <= value <= _MAX_NUMBER
+
+
+def _is_plain(value: object, levels: int) -> bool:
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return levels > 0 and all(_is_plain(one, levels - 1) for one in inner)
+    return value is None or isinstance(value, bool | str) or _is_number(value)
 
 
 def _is_pair(value: object) -> bool:

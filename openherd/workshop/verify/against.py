@@ -20,9 +20,9 @@ from openherd.workshop.golden.next_tokens import ASKED, TOP
 from openherd.workshop.verify.facts import ids_line, text_lines
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.logprobs import compare, tolerance
-from openherd.workshop.verify.run import rounding_of
+from openherd.workshop.verify.run import rounding_of, types_of
 from openherd.workshop.verify.server import Answer, Server
-from openherd.workshop.verify.tensors import rounded_in_between
+from openherd.workshop.verify.tensors import types_in_between
 
 _MOST = 1e6  # no log-probability is larger, and a whole number of hundreds of digits is no float
 
@@ -38,8 +38,9 @@ def verify_server(url: str, path: Path, golden: Golden) -> Report:
     report = Report(strength="a server's answers")
     _check_ids(report, asked)
     _check_chats(report, asked)
-    between = rounded_in_between(report, golden, checkpoint)
-    _check_logprobs(report, asked, tolerance(rounding_of(checkpoint, between)))
+    between = types_in_between(golden, checkpoint)
+    report.in_between = tuple(sorted(set(between.values())))
+    _check_logprobs(report, asked, tolerance(rounding_of(checkpoint, types_of(checkpoint) | between)))
     return report
 
 

@@ -26,7 +26,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     strength: str = "facts"
     in_between: tuple[str, ...] = ()
-    """Types that the values had since they were recorded, where only the file's own account of it explains them."""
+    """Types that the values had since they were recorded, by the file's own account: of tensors with another digest,
+    where the present type does not say as much."""
 
     def add(self, name: str, differences: list[str], *, detail: str = "") -> None:
         """A check that ran."""

@@ -12,7 +12,7 @@ from openherd.errors import HerdError, InputError
 from openherd.tokenizers import Tokenizer
 from openherd.workshop.golden.document import Golden
 from openherd.workshop.golden.places import golden_of
-from openherd.workshop.golden.rounding import ROUNDING, coarsest
+from openherd.workshop.golden.rounding import ROUNDING
 from openherd.workshop.verify.facts import check_config, check_template, check_tokenizer
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.logprobs import check_logprobs
@@ -50,26 +50,29 @@ def verify(path: Path, golden: Golden, *, threads: int | None = None, say: Say =
         check_tokenizer(report, golden, checkpoint, tokenizer)
         check_template(report, golden, checkpoint, tokenizer)
     say("reading the tensors")
-    between = check_tensors(report, golden, checkpoint)
+    changed = check_tensors(report, golden, checkpoint)
     say("computing what follows short prompts")
     same = report.strength != "another quantisation"
-    rounding = rounding_of(checkpoint, between)
+    rounding = rounding_of(checkpoint, types_of(checkpoint) if same else changed)
     check_logprobs(report, golden, path, rounding=rounding, same=same, threads=threads)
     return report
 
 
-def rounding_of(checkpoint: Checkpoint, rounded_to: Mapping[str, str]) -> float:
-    """Root mean square of what rounding to their types changes in the matrices, as a share of the weights' own; types
-    that they were `rounded_to` before count as well.
+def types_of(checkpoint: Checkpoint) -> dict[str, str]:
+    return {name: checkpoint.tensors[name].type.name for name in checkpoint.tensors}
+
+
+def rounding_of(checkpoint: Checkpoint, types: Mapping[str, str]) -> float:
+    """Root mean square of what rounding to these types changes in the matrices, as a share of the weights' own; those
+    without a type were not rounded.
 
     Not the bits a weight: a large embedding in a fine type makes those many, and the layers no better.
     """
     squares = total = 0.0
     for name in checkpoint.tensors:
-        tensor = checkpoint.tensors[name]
-        if len(tensor.shape) > 1:
-            size = math.prod(tensor.shape)
-            type = coarsest(tensor.type.name, rounded_to.get(name, tensor.type.name))
-            squares += size * ROUNDING[type] ** 2
+        shape = checkpoint.tensors[name].shape
+        if len(shape) > 1:
+            size = math.prod(shape)
+            squares += size * ROUNDING[types.get(name, "F32")] ** 2
             total += size
     return math.sqrt(squares / total)

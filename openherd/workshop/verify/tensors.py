@@ -7,7 +7,7 @@ import math
 from openherd.checkpoints.source import Checkpoint
 from openherd.quant.types import PLAIN_TYPES
 from openherd.workshop.golden.document import Golden, TensorFacts
-from openherd.workshop.golden.rounding import ROUNDING
+from openherd.workshop.golden.rounding import ROUNDING, coarsest
 from openherd.workshop.golden.tensors import tensor_facts
 from openherd.workshop.verify.findings import Report
 
@@ -20,7 +20,7 @@ _FLOAT32 = 1e-4  # what the projections' own arithmetic and digits leave open
 def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> dict[str, str]:
     """Sets `report.strength`: all equal: "same artifact", other types, now or in between: "another quantisation".
 
-    Returns the types in between that only the file's own account explains, by tensor.
+    Returns the coarsest type of each tensor whose digest is not the recorded one: what it may be explained by.
     """
     there = set(checkpoint.tensors)
     lines = [f"{name}: is missing" for name in sorted(golden.tensors.keys() - there)]
@@ -29,30 +29,29 @@ def check_tensors(report: Report, golden: Golden, checkpoint: Checkpoint) -> dic
         name: (golden.tensors[name], tensor_facts(checkpoint.tensors[name]))
         for name in sorted(there & golden.tensors.keys())
     }
-    requantised = sum(was.type != now.type for was, now in pairs.values())
-    between = {name: type for name, (was, now) in pairs.items() if (type := _in_between(was, now))}
-    report.in_between = tuple(sorted(set(between.values())))
+    changed = {name: pair for name, pair in pairs.items() if pair[0].sha256 != pair[1].sha256}
+    retyped = sum(was.type != now.type for was, now in pairs.values())
+    between = {name: type for name, (was, now) in changed.items() if (type := _in_between(was, now))}
     for name, (was, now) in pairs.items():
-        lines += _difference(name, was, now, between.get(name), rounded_anew=requantised > 0 or bool(between))
-    report.strength = "another quantisation" if requantised or between else "same artifact" if not lines else "facts"
-    detail = f"{len(there)} tensors" + (f", {requantised} of another type than recorded" if requantised else "")
-    if between:
-        detail += f", {len(between)} were {', '.join(report.in_between)} in between"
+        lines += _difference(name, was, now, between.get(name), rounded_anew=retyped > 0)
+    report.in_between = tuple(sorted(set(between.values())))
+    report.strength = "another quantisation" if retyped or between else "same artifact" if not lines else "facts"
+    anew = sum(was.type == now.type for was, now in changed.values())
+    detail = f"{len(there)} tensors" + (f", {retyped} of another type than recorded" if retyped else "")
+    detail += f", {anew} of the same type with other values" if anew and not lines else ""
+    detail += f", {len(between)} were {', '.join(report.in_between)} in between" if between else ""
     report.add("tensors", lines, detail=detail)
-    return between
+    return {name: coarsest(now.type, between.get(name, now.type)) for name, (_, now) in changed.items()}
 
 
-def rounded_in_between(report: Report, golden: Golden, checkpoint: Checkpoint) -> dict[str, str]:
-    """What `check_tensors` returns, of a model whose tensors are not checked."""
-    between = {
+def types_in_between(golden: Golden, checkpoint: Checkpoint) -> dict[str, str]:
+    """Of each tensor for which it counts, what its values were rounded to by the file's own account."""
+    return {
         name: type
         for name, was in golden.tensors.items()
-        if was.rounded_to
-        and name in checkpoint.tensors
-        and (type := _in_between(was, tensor_facts(checkpoint.tensors[name])))
+        if was.rounded_to and name in checkpoint.tensors
+        if (type := _in_between(was, tensor_facts(checkpoint.tensors[name])))
     }
-    report.in_between = tuple(sorted(set(between.values())))
-    return between
 
 
 def _in_between(was: TensorFacts, now: TensorFacts) -> str | None:
@@ -87,7 +86,7 @@ def distance(was: TensorFacts, now: TensorFacts) -> float:
 
 def allowed(*types: str) -> float:
     """The distance that rounding to these types, one after the other, explains."""
-    return _FLOAT32 + _SLACK * math.sqrt(sum(ROUNDING.get(name, 0.5) ** 2 for name in types))
+    return _FLOAT32 + _SLACK * math.sqrt(sum(ROUNDING[name] ** 2 for name in types))
 
 
 def _compare(name: str, was: TensorFacts, now: TensorFacts, between: str | None) -> list[str]:

@@ -25,7 +25,7 @@ from openherd.workshop.verify.against import verify_server
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.run import golden_for
 from openherd.workshop.verify.server import Server, UnreachableError
-from tests.unit.workshop.golden_models import golden_json, model, written
+from tests.unit.workshop.golden_models import QUANTISED, golden_json, model, requantised, written
 
 Route = Callable[[dict[str, Any]], tuple[int, Any]]
 
@@ -127,6 +127,16 @@ def test_a_server_of_the_same_model_passes(served: tuple[StandIn, str], path: Pa
     assert stand_in.models == {"my-copy"}
     stand_in.routes["/v1/completions"] = stand_in.complete_as_chat
     assert check(url, path).passed
+
+
+def test_what_the_file_went_through_is_told(served: tuple[StandIn, str], path: Path, tmp_path: Path) -> None:
+    """Where its digests are others; the limit is that of the type in between."""
+    golden = golden_for(path, None).rewritten(dict.fromkeys(QUANTISED, ("Q4_0", "F32"))).to_json()
+    limits = []
+    for file in (model(), requantised(requantised(model(), "Q4_0"), "F32")):
+        report = check(served[1], written(file, golden, tmp_path / "my-copy.gguf"))
+        limits.append((report.in_between, report.findings[-1].detail.split("mean at most ")[1]))
+    assert limits == [((), "0.1"), (("Q4_0",), "1.72")]
 
 
 def test_one_character_of_a_template(served: tuple[StandIn, str], path: Path) -> None:

@@ -25,7 +25,7 @@ from openherd.workshop.golden.places import attach, golden_of
 from openherd.workshop.golden.record import record
 from openherd.workshop.verify.findings import Report
 from openherd.workshop.verify.logprobs import tolerance
-from openherd.workshop.verify.run import golden_for, rounding_of, verify
+from openherd.workshop.verify.run import golden_for, rounding_of, types_of, verify
 from openherd.workshop.verify.tensors import distance
 from tests.checkpoint_files import Entry, GGUFFile, array, text, u32
 from tests.unit.llm.tiny_llm import SPEC
@@ -291,11 +291,11 @@ def test_a_clean_quantised_copy_passes(type_name: str, seed: int, tmp_path: Path
     assert report.strength == "another quantisation"
 
 
-def _rounded_again(t: Entry) -> None:
+def _rounded_again(t: Entry, type_name: str = "Q8_0") -> None:
     """The same type by another quantiser: values as near, other bits."""
     x = values(t)
     noise = np.random.default_rng(0).normal(0, 1e-3 * float(np.sqrt(np.mean(x * x))), x.shape)
-    t.data = quantize((x + noise).astype(np.float32), BLOCK_TYPES["Q8_0"]).tobytes()
+    t.data = quantize((x + noise).astype(np.float32), BLOCK_TYPES[type_name]).tobytes()
 
 
 def test_fine_tensors_do_not_narrow_what_coarse_ones_may_move(golden: str, tmp_path: Path) -> None:
@@ -304,10 +304,11 @@ def test_fine_tensors_do_not_narrow_what_coarse_ones_may_move(golden: str, tmp_p
     fine = tensor(file, "token_embd.weight")
     fine.data, fine.type_id = tensor(model(), fine.name).data, tensor(model(), fine.name).type_id
     checkpoint = open_checkpoint(written(file, golden, tmp_path / "mix.gguf"))
-    all_coarse = rounding_of(open_checkpoint(written(requantised(model(), "Q4_0"), golden, tmp_path / "q.gguf")), {})
+    coarse = open_checkpoint(written(requantised(model(), "Q4_0"), golden, tmp_path / "q.gguf"))
+    all_coarse = rounding_of(coarse, types_of(coarse))
     assert all_coarse == pytest.approx(0.108)
-    assert 0.7 * all_coarse < rounding_of(checkpoint, {}) < all_coarse
-    assert rounding_of(checkpoint, {"model.embed_tokens.weight": "Q4_0"}) == pytest.approx(all_coarse)
+    assert 0.7 * all_coarse < rounding_of(checkpoint, types_of(checkpoint)) < all_coarse
+    assert rounding_of(checkpoint, types_of(coarse)) == all_coarse
 
 
 @pytest.mark.parametrize(
@@ -344,6 +345,42 @@ def test_a_tensor_that_comes_back_to_its_type(golden_q8: str, tmp_path: Path) ->
     kept.data = np.roll(rows, 1, axis=0).tobytes()
     report = checked(written(file, golden_q8, tmp_path / "spoilt.gguf"))
     assert "model.layers.0.self_attn.q_proj.weight: Q8_0 to Q8_0 moves" in found(report, "tensors")
+
+
+def test_an_account_of_one_tensor_says_nothing_of_others(tmp_path: Path) -> None:
+    """A norm that was bfloat16 in between opens no matrix of blocks."""
+    golden = golden_json(tmp_path, "Q4_0")
+    norm, matrix = "model.norm.weight", "blk.0.attn_q.weight"
+    said = read_golden(golden.encode(), "golden").rewritten({norm: ("BF16", "F32")}).to_json()
+    file = model("Q4_0")
+    moved = tensor(file, "output_norm.weight")
+    moved.data = (values(moved) * np.float32(1.0001)).astype("<f4").tobytes()
+    report = checked(written(file, said, tmp_path / "clean.gguf"))
+    assert report.passed, report.findings
+    detail = next(f.detail for f in report.findings if f.name == "log-probabilities")
+    assert detail.endswith("mean at most 0.1"), "the norm alone explains nothing that matrices do"
+    _rounded_again(tensor(file, matrix), "Q4_0")
+    report = checked(written(file, said, tmp_path / "copy.gguf"))
+    assert "self_attn.q_proj.weight: the same type, Q4_0, with other values" in found(report, "tensors")
+
+
+def test_a_type_that_explains_everything(golden: str) -> None:
+    """Of a vector, or not known."""
+    document = json.loads(golden)
+    for type_name in ("Q2_K", "", "WEIRD"):
+        document["tensors"]["model.norm.weight"]["type"] = type_name
+        with pytest.raises(FormatError, match="'type' must be one that a tensor of this shape can have"):
+            read_golden(json.dumps(document).encode(), "golden")
+
+
+@pytest.mark.parametrize("value", [10**400, json.loads("[" * 900 + "]" * 900)], ids=["huge", "deep"])
+def test_facts_that_cannot_be_compared(value: object, golden: str) -> None:
+    for place in ("config", "vocabulary"):
+        document = json.loads(golden)
+        facts = document["config"] if place == "config" else document["vocabulary"]["facts"]
+        facts["norm_eps"] = value
+        with pytest.raises(FormatError, match="must have at most 16 levels, and numbers to 1e"):
+            read_golden(json.dumps(document).encode(), "golden")
 
 
 def test_all_types_as_recorded_means_all_bits(golden_q8: str, tmp_path: Path) -> None:
