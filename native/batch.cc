@@ -1,7 +1,9 @@
 #include "batch.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "attention.h"
 
@@ -32,6 +34,21 @@ void check_sequence(const Batch& batch, int64_t seq, const Limits& limits, int64
   require_range({batch.block_table(seq), static_cast<size_t>(needed)}, 0, num_blocks, "block_tables");
 }
 
+// Threads store rows side by side, so none may be stored where another is; blocks that are only read may be shared.
+void check_written_blocks(const Batch& batch) {
+  std::vector<int32_t> written;
+  for (int64_t seq = 0; seq < batch.seqs(); ++seq) {
+    const int64_t first = batch.positions[static_cast<size_t>(batch.seq_starts[static_cast<size_t>(seq)])];
+    const int64_t last = batch.kv_lens[static_cast<size_t>(seq)] - 1;
+    const int32_t* table = batch.block_table(seq);
+    written.insert(written.end(), table + first / kBlockLen, table + last / kBlockLen + 1);
+  }
+  std::sort(written.begin(), written.end());
+  const auto twice = std::adjacent_find(written.begin(), written.end());
+  if (twice != written.end())
+    throw std::invalid_argument("block_tables: block " + std::to_string(*twice) + " would be written twice in one step");
+}
+
 }  // namespace
 
 void check_batch(const Batch& batch, const Limits& limits, int64_t vocab_size, int64_t num_blocks, int64_t num_adapters) {
@@ -50,6 +67,7 @@ void check_batch(const Batch& batch, const Limits& limits, int64_t vocab_size, i
   require(batch.seq_starts.front() == 0 && batch.seq_starts.back() == rows, "seq_starts must go from 0 to T");
   require_range(batch.seq_starts, 0, rows + 1, "seq_starts");
   for (int64_t seq = 0; seq < seqs; ++seq) check_sequence(batch, seq, limits, num_blocks);
+  check_written_blocks(batch);
 }
 
 }  // namespace herd

@@ -31,7 +31,7 @@ struct Batch {
 };
 
 // Throws std::invalid_argument, saying which array is wrong, unless every index a forward pass will follow is inside
-// its bounds. Positions of a sequence must be consecutive and end at kv_len - 1.
+// its bounds. Positions of a sequence must be consecutive and end at kv_len - 1, and no block is written twice.
 void check_batch(const Batch& batch, const Limits& limits, int64_t vocab_size, int64_t num_blocks, int64_t num_adapters);
 
 }  // namespace herd

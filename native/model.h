@@ -3,6 +3,7 @@
 // Not safe for several threads at once. Every array of a batch is checked before a pointer is followed.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -91,8 +92,9 @@ class Model {
 
   std::vector<RowSampler> row_samplers_;  // one a thread
 
-  int64_t step_ = 0;
-  int64_t num_logit_rows_ = 0;
+  // Atomic, because threads look at them while another computes.
+  std::atomic<int64_t> step_{0};
+  std::atomic<int64_t> num_logit_rows_{0};
   const float* logits_ = nullptr;
   std::vector<std::vector<float>> kept_;
 };

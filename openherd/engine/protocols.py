@@ -71,7 +71,7 @@ class TokenBatch:
     positions: I32  # [T] absolute
     seq_starts: I32  # [S+1] row where each sequence begins
     kv_lens: I32  # [S] cache length after this step
-    block_tables: I32  # [G, S, max_blocks], one group per KV shape; unused entries -1
+    block_tables: I32  # [G, S, max_blocks], one group per KV shape; unused entries -1; no block is written twice
     adapters: I32  # [S], -1 none
     logit_rows: I32  # [R] rows whose logits are wanted, ascending
     taps: tuple[TapRows, ...] = ()

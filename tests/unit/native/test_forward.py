@@ -305,6 +305,18 @@ GARBAGE = {
     "block past the pool": {"block_tables": np.array([[[128]]], np.int32)},
     "no block": {"block_tables": np.array([[[-1]]], np.int32)},
     "no columns": {"block_tables": np.zeros((1, 1, 0), np.int32)},
+    "two sequences that write one block": {
+        "seq_starts": np.array([0, 1, 3], np.int32),
+        "positions": np.array([17, 16, 17], np.int32),
+        "kv_lens": np.array([18, 18], np.int32),
+        "adapters": np.array([-1, -1], np.int32),
+        "block_tables": np.array([[[1, 3], [2, 3]]], np.int32),
+    },
+    "a sequence that writes one block twice": {
+        "positions": np.array([15, 16, 17], np.int32),
+        "kv_lens": np.array([18], np.int32),
+        "block_tables": np.array([[[5, 5]]], np.int32),
+    },
     "unknown adapter": {"adapters": np.array([0], np.int32)},
     "logit row past the rows": {"logit_rows": np.array([3], np.int32)},
     "tap row past the rows": {"taps": (TapRows((0, "resid"), np.array([7], np.int32)),)},

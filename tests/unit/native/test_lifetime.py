@@ -16,7 +16,7 @@ from tests.parity.random_llama import float_source, random_weights
 from tests.unit.native.native_models import batch_of, loaded
 
 CONFIG = ModelConfig("llama", 64, 2, 4, 2, 16, 96, 101, 512)
-BATCH = batch_of([(range(90), 0, range(6))] * 2)
+BATCH = batch_of([(range(90), 0, range(first, first + 6)) for first in (0, 6)])
 
 def a_backend():
     return loaded(NativeBackend(3), CONFIG, float_source(random_weights(CONFIG, 1)), KVSpec())
