@@ -13,6 +13,12 @@ from openherd.errors import InputError
 _BESIDE = 23
 
 
+def require_new(out: Path) -> None:
+    """Of an OUT that nothing is replaced at: `require_free` and `require_folder_of`."""
+    require_free(out)
+    require_folder_of(out)
+
+
 def require_free(out: Path, *, hint: str = "name another place, or remove it first") -> None:
     """Raises InputError when something is there already, be it a link that leads nowhere."""
     if os.path.lexists(out):

@@ -54,7 +54,7 @@ def convert(
     """
     warn_of_many_threads(threads)
 
-    from openherd.checkpoints.free_place import require_folder_of, require_free
+    from openherd.checkpoints.free_place import require_new
     from openherd.checkpoints.new_file import BusyError, unfinished
     from openherd.store.progress import TerminalProgress, megabytes
     from openherd.store.resolve import resolve
@@ -65,8 +65,7 @@ def convert(
     if target == "gguf" and max_shard_size is not None:
         raise InputError("--max-shard-size is for safetensors; a GGUF file is written whole")
     max_shard_bytes = None if max_shard_size is None else _bytes(max_shard_size)
-    require_free(place)  # before the model is looked for, which may have to be fetched
-    require_folder_of(place)
+    require_new(place)  # before the model is looked for, which may have to be fetched
     progress = TerminalProgress()
     try:
         done = convert(

@@ -60,14 +60,13 @@ def export(
     adapter_only
         Write the adapters of a LoRA run by themselves, as PEFT does: a folder for herd chat --adapter.
     """
-    from openherd.checkpoints.free_place import require_folder_of, require_free
+    from openherd.checkpoints.free_place import require_new
     from openherd.train.trained_model import open_trained
 
     if adapter_only:
         require_adapter_name(out, to)
     target = "adapter" if adapter_only else layout_of(out, to)
-    require_free(out)
-    require_folder_of(out)
+    require_new(out)
     which = _which(checkpoint)
     if target == "adapter":
         _write_adapter(run, out, which, json)

@@ -35,7 +35,7 @@ def preview(
     html
         Write a page of HTML with them instead of showing them here.
     """
-    from openherd.checkpoints.free_place import require_folder_of, require_free
+    from openherd.checkpoints.free_place import require_new
     from openherd.train.encoding import Encoded, RowEncoder
     from openherd.train.preview import as_page, as_terminal
     from openherd.train.rows import RowError
@@ -45,8 +45,7 @@ def preview(
     if rows < 1:
         raise OptionError(f"--rows must be at least 1, not {rows}")
     if html is not None:
-        require_free(html)
-        require_folder_of(html)
+        require_new(html)
     source = open_tokenizer(model, template=template, offline=offline)
     tokenizer = source.tokenizer()
     encoder = RowEncoder(tokenizer, source.chat_template(tokenizer))

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from openherd.checkpoints import open_checkpoint
 from openherd.checkpoints.computed_elsewhere import computes_elsewhere
-from openherd.checkpoints.free_place import require_folder_of, require_free
+from openherd.checkpoints.free_place import require_new
 from openherd.checkpoints.new_file import OnProgress, explained, require_own_partial, unfinished
-from openherd.checkpoints.source import Checkpoint, Tensor
+from openherd.checkpoints.source import Checkpoint
 from openherd.checkpoints.tokenizer_rules import differs_elsewhere
+from openherd.quant.types import PLAIN_TYPES
 from openherd.workshop.convert import to_gguf, to_safetensors
 from openherd.workshop.convert.partial_folder import require_own
-from openherd.workshop.convert.types import Dtype, Target, is_block, type_of
+from openherd.workshop.convert.types import Dtype, Target, type_of
 from openherd.workshop.golden.places import golden_of
 from openherd.workshop.golden.record import record
 
@@ -56,8 +57,7 @@ def convert(
     Raises InputError, UnsupportedError for what the target cannot say, OutputError. After that and after
     an interruption the work lies beside `out` as `.NAME.partial`; what the source is at fault for leaves nothing.
     """
-    require_free(out)
-    require_folder_of(out)
+    require_new(out)
     with explained(out):
         if target == "gguf":
             require_own_partial(out)
@@ -67,10 +67,10 @@ def convert(
     notes = (*checkpoint.notes, *(_elsewhere(checkpoint) if target == "gguf" else []))
     for note in notes:
         say(note)
-    lost = _dequantised(checkpoint, target, dtype)
+    retyped = _retyped(checkpoint, target, dtype)
+    lost = _dequantised(retyped)
     if lost:
         say(f"blocks of {', '.join(lost)} become {'f16' if dtype == 'keep' else dtype}")
-    retyped = {name: (t.type.name, type_of(t, target, dtype).name) for name, t in _retyped(checkpoint, target, dtype)}
     golden, origin = _golden(path, retyped, threads, say) if with_golden else (None, "none")
     resume_key = json.dumps([REVISION, target, dtype, max_shard_bytes, _identity(checkpoint)])
     if target == "gguf":
@@ -97,18 +97,17 @@ def _elsewhere(checkpoint: Checkpoint) -> list[str]:
     return [*([tokenized] if tokenized else []), *computes_elsewhere(checkpoint.config)]
 
 
-def _dequantised(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> tuple[str, ...]:
+def _retyped(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> dict[str, tuple[str, str]]:
+    """Of the tensors that get another type, by name: the one that they have, and that one."""
+    tensors = {name: checkpoint.tensors[name] for name in checkpoint.tensors}
+    types = {name: (t.type.name, type_of(t, target, dtype).name) for name, t in tensors.items()}
+    return {name: (had, gets) for name, (had, gets) in types.items() if had != gets}
+
+
+def _dequantised(retyped: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
     """Block types that do not stay, the most frequent first."""
-    counts = Counter(t.type.name for _, t in _retyped(checkpoint, target, dtype) if is_block(t.type))
+    counts = Counter(had for had, _ in retyped.values() if had not in PLAIN_TYPES)
     return tuple(name for name, _ in counts.most_common())
-
-
-def _retyped(checkpoint: Checkpoint, target: Target, dtype: Dtype) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that get another type, by name."""
-    for name in checkpoint.tensors:
-        tensor = checkpoint.tensors[name]
-        if type_of(tensor, target, dtype) != tensor.type:
-            yield name, tensor
 
 
 def _golden(path: Path, retyped: Mapping[str, tuple[str, str]], threads: int | None, say: Say) -> tuple[str, str]:

@@ -29,7 +29,3 @@ def type_of(tensor: Tensor, target: Target, dtype: Dtype) -> BlockType:
     if target == "safetensors" and tensor.type.name not in PLAIN_TYPES:
         return BLOCK_TYPES["F16"]
     return tensor.type
-
-
-def is_block(type: BlockType) -> bool:
-    return type.name not in PLAIN_TYPES
