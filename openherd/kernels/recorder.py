@@ -2,8 +2,8 @@
 
 Four fusions: a residual is added by the linear map that made its other term; several maps of one input are one
 operation; an activation is quantised where it is made (norm, attention, SwiGLU) when a quantised weight reads it;
-rotation happens where keys are stored and where queries are read. Buffers are shared by values that never live
-together. Legend as in `ops.py`.
+rotation happens where keys are stored and where queries are read. Behind the last attention only rows whose logits
+are wanted are computed. Buffers are shared by values that never live together. Legend as in `ops.py`.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def record(
     for number, (layer, site) in enumerate(taps):
         if number not in kept:
             raise ValueError(f"the model has no tap site ({layer}, {site!r})")
-    nodes = _fuse_residuals(recorder.nodes)
+    nodes, logits = _pick_rows_early(recorder.nodes, logits)
+    nodes = _fuse_residuals(nodes)
     nodes = _split_by_form(nodes, form_of)
     _choose_forms(nodes, form_of, adapted)
     return _assign_buffers(nodes, logits, adapted)
@@ -172,6 +173,36 @@ def _plain(x: _Value) -> _Value:
     if x.rotating is not None:
         raise ValueError("only attention can read a rotated activation")
     return x
+
+
+def _pick_rows_early(nodes: list[_Node], output: _Value) -> tuple[list[_Node], _Value]:
+    """Rows are picked behind the last operation that sees them all, and not at the end. Returns what `output` becomes.
+
+    A prompt's rows but its last need no more of the last layer than keys and values. (The rows of one operation do not
+    see each other, so no bit changes.)
+    """
+    whole: set[_Value] = set()  # some reader needs all rows
+    narrow: list[_Node] = []  # read and make rows that are wanted
+    for node in reversed(nodes):
+        if node.kind == "pick_rows" or (node.kind in _ROW_BY_ROW and not whole.intersection(node.writes)):
+            narrow.append(node)
+        else:
+            whole.update(node.inputs())
+    made_narrow = {value for node in narrow for value in node.writes}
+    picked = {value: _Value(value.width, "R") for node in narrow for value in node.reads if value not in made_narrow}
+    result: list[_Node] = []
+    for node in nodes:
+        if node.kind == "pick_rows":  # of rows that were picked already
+            picked[node.writes[0]] = picked.get(node.reads[0], node.reads[0])
+            continue
+        node.reads = [picked.get(value, value) for value in node.reads] if node in narrow else node.reads
+        result.append(node)
+        for value in node.writes:
+            if value in made_narrow:
+                value.rows = "R"
+            elif value in picked:
+                result.append(_Node("pick_rows", [value], [picked[value]]))
+    return result, picked.get(output, output)
 
 
 def _fuse_residuals(nodes: list[_Node]) -> list[_Node]:
@@ -231,6 +262,11 @@ def _choose_forms(nodes: list[_Node], form_of: Callable[[str], Form], adapted: b
             if not value.forms:
                 value.forms.add("f32")  # a result nobody reads: the logits
 
+
+# Operations that make each row of their results of the same row of what they read.
+_ROW_BY_ROW: frozenset[Kind] = frozenset(
+    {"rms_norm", "layer_norm", "linear", "scale", "clip", "softcap", "add", *_GATES, *_GATES.values()}
+)
 
 # Operations that can quantise a row as they finish it.
 _QUANTISING: frozenset[Kind] = frozenset(

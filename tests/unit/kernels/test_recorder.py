@@ -18,29 +18,31 @@ WIDTHS = {"q_proj": 64, "k_proj": 32, "v_proj": 32, "gate_proj": 96, "up_proj": 
 
 EXPECTED = """\
 b0 f32[T,64]
-b1 q8[T,64]
-b2 f32[T,64]
+b1 f32[R,64]
+b2 q8[T,64]
 b3 f32[T,32]
 b4 f32[T,32]
-b5 f32[T,96]
-b6 f32[T,96]
-b7 q8[T,96]
-b8 q8[R,64]
-b9 f32[R,100]
+b5 f32[T,64]
+b6 q8[R,64]
+b7 f32[R,96]
+b8 f32[R,96]
+b9 q8[R,96]
+b10 f32[R,100]
 b0 = embed(model.embed_tokens)
-b1 = rms_norm(b0, model.layers.0.input_layernorm)
-b2, b3, b4 = linear(b1, L.self_attn.q_proj, L.self_attn.k_proj, L.self_attn.v_proj)
+b1 = pick_rows(b0)
+b2 = rms_norm(b0, model.layers.0.input_layernorm)
+b0, b3, b4 = linear(b2, L.self_attn.q_proj, L.self_attn.k_proj, L.self_attn.v_proj)
 store_kv[0](rope b3, b4)
-b1 = attention[0](rope b2)
-b0 = linear(b1, L.self_attn.o_proj) + b0
-b1 = rms_norm(b0, model.layers.0.post_attention_layernorm)
-b5, b6 = linear(b1, L.mlp.gate_proj, L.mlp.up_proj)
-b7 = silu_mul(b5, b6)
-b0 = linear(b7, L.mlp.down_proj) + b0
-b2 = rms_norm(b0, model.norm)
-b8 = pick_rows(b2)
-b9 = linear(b8, model.embed_tokens)
-logits b9""".replace("L.", "model.layers.0.")
+b5 = attention[0](rope b0)
+b6 = pick_rows(b5)
+b1 = linear(b6, L.self_attn.o_proj) + b1
+b6 = rms_norm(b1, model.layers.0.post_attention_layernorm)
+b7, b8 = linear(b6, L.mlp.gate_proj, L.mlp.up_proj)
+b9 = silu_mul(b7, b8)
+b1 = linear(b9, L.mlp.down_proj) + b1
+b6 = rms_norm(b1, model.norm)
+b10 = linear(b6, model.embed_tokens)
+logits b10""".replace("L.", "model.layers.0.")
 
 
 def _width_of(name: str) -> int:
@@ -104,9 +106,9 @@ def test_a_buffer_is_not_reused_while_it_is_needed() -> None:
         (y,) = ops.linear(h, "a.o_proj")
         z = ops.add(x, y)
         late = ops.add(z, x)  # x lives past z's sum: z must not take its room
-        return ops.logit_rows(late)
+        return ops.logit_rows(ops.tap(late, 0, "resid"))
 
-    program = record(twice, CONFIG, width_of=_width_of, form_of=_quantised)
+    program = _record(twice, taps=((0, "resid"),))
     linear = next(op for op in program.operations if op.kind == "linear")
     late = next(op for op in program.operations if op.kind == "add")
     assert linear.residuals == (0,)
@@ -121,11 +123,33 @@ def test_a_map_whose_result_is_also_tapped_keeps_it_apart_from_the_residual() ->
         return ops.logit_rows(ops.add(x, ops.tap(y, 0, "resid")))
 
     program = _record(tapped, taps=((0, "resid"),))
-    assert [op.kind for op in program.operations] == ["embed", "rms_norm", "linear", "keep", "add", "pick_rows"]
+    kinds = ["embed", "pick_rows", "rms_norm", "linear", "pick_rows", "keep", "add"]
+    assert [op.kind for op in program.operations] == kinds
+    assert program.operations[3].residuals == (None,)
+
+
+def test_rows_that_nobody_reads_are_not_computed_behind_the_last_attention() -> None:
+    program = record(forward, replace(CONFIG, n_layers=2), width_of=_width_of, form_of=_quantised)
+    rows = [program.buffers[op.writes[0]].rows for op in program.operations if op.kind == "linear"]
+    assert rows == ["T"] * 5 + ["R"] * 4
+    last = max(i for i, op in enumerate(program.operations) if op.kind == "attention")
+    assert program.operations[last + 1].kind == "pick_rows"
+    assert sum(op.kind == "pick_rows" for op in program.operations) == 2
+
+
+@pytest.mark.parametrize(("site", "whole"), [("o_in", 0), ("ffn_in", 1), ("down_in", 2), ("resid", 3), ("final", 3)])
+def test_a_tap_sees_all_rows_also_of_the_last_layer(site: TapName, whole: int) -> None:
+    """`whole` linear maps behind the last attention have all rows."""
+    program = _record(taps=((0, site),))
+    kept = next(op for op in program.operations if op.kind == "keep")
+    assert program.buffers[kept.reads[0]].rows == "T"
+    rows = [program.buffers[op.writes[0]].rows for op in program.operations if op.kind == "linear"]
+    assert rows == ["T"] * (1 + whole) + ["R"] * (4 - whole)
 
 
 def _listing(config: ModelConfig) -> str:
-    program = record(forward, config, width_of=_width_of, form_of=_quantised)
+    """Of two layers, since the last one is cut short; the first one's names begin with L."""
+    program = record(forward, replace(config, n_layers=2), width_of=_width_of, form_of=_quantised)
     return str(program).replace("model.layers.0.", "L.")
 
 
@@ -165,7 +189,7 @@ def test_layers_choose_angles_and_windows() -> None:
 def test_what_becomes_of_single_values_takes_no_room() -> None:
     listing = _listing(replace(CONFIG, logit_scale=0.5, logit_softcap=30.0, embedding_scale=8.0, clip_qkv=6.0))
     assert "b0 = embed(model.embed_tokens)\nb0 = scale(b0, 8)\n" in listing
-    assert "b9 = scale(b9, 0.5)\nb9 = softcap(b9, 30)\nlogits b9" in listing
+    assert "b13 = scale(b13, 0.5)\nb13 = softcap(b13, 30)\nlogits b13" in listing
     assert "b3 = clip(b3, 6)\n" in listing
 
 
@@ -173,7 +197,7 @@ def test_norms_on_both_sides_leave_the_sum_to_itself() -> None:
     listing = _listing(replace(CONFIG, post_norms=True, activation="gelu_tanh"))
     assert "rms_norm(b2, L.post_attention_layernorm)" in listing
     assert "gelu_tanh_mul" in listing
-    assert listing.count("= add(") == 2
+    assert listing.count("= add(") == 4
 
 
 def test_experts_read_rows_and_router_in_float() -> None:
@@ -208,6 +232,6 @@ def test_a_quantised_map_cannot_read_another_maps_raw_result() -> None:
 
 
 def test_scratch_is_counted_by_form_and_rows() -> None:
-    per_token = 4 * (64 + 64 + 32 + 32 + 96 + 96) + 96 * (2 + 3)
-    per_logit_row = 4 * 100 + 96 * 2
+    per_token = 4 * (64 + 32 + 32 + 64) + 96 * 2
+    per_logit_row = 4 * (64 + 96 + 96 + 100) + 96 * (2 + 3)
     assert scratch_bytes(_record(), 10, 3) == 10 * per_token + 3 * per_logit_row
