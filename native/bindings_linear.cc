@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "isa.h"
+#include "arena.h"
 #include "linear.h"
 #include "packed_weight.h"
 
@@ -91,6 +92,9 @@ NewRows linear(const PackedWeight& weight, const FloatRows& x, const std::option
   job.y_stride = weight.rows();
   job.bias = bias ? bias->data() : nullptr;
   job.accumulate = residual.has_value();
+  const Arena scratch(kernels.scratch_bytes(weight.cols()));
+  LinearScratch rearranged{.memory = scratch.data()};
+  job.scratch = &rearranged;
   for (int64_t tile = 0; tile < weight.tiles(); tile += at_once) {
     job.tile_begin = tile;
     job.tile_end = std::min(tile + at_once, weight.tiles());
@@ -99,16 +103,17 @@ NewRows linear(const PackedWeight& weight, const FloatRows& x, const std::option
   return y;
 }
 
-// What quantize_row makes of x, as (128 * coarse + fine [T, blocks, 32] in float32, scale [T, blocks]).
+// What quantize_row makes of x, as (2^fine_bits * coarse + fine [T, blocks, 32] in float32, scale [T, blocks]).
 nb::tuple quantize(const FloatRows& x, const std::optional<std::string>& isa) {
-  const std::vector<ActivationBlock> blocks = quantize_rows(linear_kernels(isa_from(isa)), x);
+  const LinearKernels& kernels = linear_kernels(isa_from(isa));
+  const std::vector<ActivationBlock> blocks = quantize_rows(kernels, x);
   const int64_t per_row = activation_blocks(static_cast<int64_t>(x.shape(1)));
   const auto rows = static_cast<int64_t>(x.shape(0));
   NewRows q = new_rows(rows, per_row * kActivationBlock), scale = new_rows(rows, per_row);
   for (size_t b = 0; b < blocks.size(); ++b) {
     float* codes = q.data() + static_cast<int64_t>(b) * kActivationBlock;
     for (int64_t i = 0; i < kActivationBlock; ++i)
-      codes[i] = static_cast<float>((1 << kFineBits) * blocks[b].coarse[i] + blocks[b].fine[i]);
+      codes[i] = static_cast<float>((1 << kernels.fine_bits) * blocks[b].coarse[i] + blocks[b].fine[i]);
     scale.data()[b] = blocks[b].scale;
   }
   return nb::make_tuple(q, scale);

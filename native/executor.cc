@@ -15,7 +15,8 @@ Executor::Executor(Model& model, const Program& program, const std::vector<Buffe
       row_(row_kernels(model.isa_)),
       attention_(attention_kernels(model.isa_)),
       program_(program),
-      tile_shares_(pool_.size()) {
+      tile_shares_(pool_.size()),
+      linear_scratch_(static_cast<size_t>(pool_.size())) {
   for (int64_t seq = 0; seq < batch.seqs(); ++seq) {
     const size_t i = static_cast<size_t>(seq);
     seq_of_row_.resize(static_cast<size_t>(batch.seq_starts[i + 1]), static_cast<int32_t>(seq));
@@ -210,11 +211,14 @@ void Executor::pick_rows(const Operation& op) {
   });
 }
 
-size_t scratch_floats(const ModelShape& shape, const Program& program) {
+size_t scratch_floats(const ModelShape& shape, const Program& program, const LinearKernels& linear) {
   const int64_t queries = std::max(kMostQueries, shape.heads / shape.kv_heads);
   int64_t floats = attention_scratch(queries, shape.head_dim) + padded_dim(queries) * record_floats(shape.head_dim);
   floats = std::max(floats, 2 * padded_dim(shape.head_dim));
-  for (const BufferSpec& buffer : program.buffers) floats = std::max(floats, buffer.width);
+  for (const BufferSpec& buffer : program.buffers) {
+    const size_t of_linear = buffer.q8 ? linear.scratch_bytes(buffer.width) / sizeof(float) : 0;
+    floats = std::max({floats, buffer.width, static_cast<int64_t>(of_linear)});
+  }
   return static_cast<size_t>(padded_dim(floats));
 }
 

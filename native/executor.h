@@ -80,8 +80,8 @@ class Executor {
   void linear(const Operation& op);
   void linear_places(const Operation& op, Range places, int64_t panels, int thread);
   // These tiles of all maps, and of one map, for some rows of x.
-  void linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next);
-  void linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next);
+  void linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next, int thread);
+  void linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next, int thread);
   void add_adapters(const Operation& op, size_t map);
   void add_adapter(const Operation& op, size_t map, const LowRankAdapter& adapter, const LowRankPair& pair,
                    const std::vector<int64_t>& rows);
@@ -150,6 +150,7 @@ class Executor {
   std::vector<CutUnit> cut_units_;
   std::vector<const Operation*> put_off_;  // small operations that the next divided one begins with
   TileShares tile_shares_;
+  std::vector<LinearScratch> linear_scratch_;  // of each thread, for the operation in hand
 };
 
 // Below this many values a hand-over to other threads costs more than it saves.
@@ -199,7 +200,7 @@ constexpr int64_t kMostQueries = 96;
 constexpr int64_t kMostChunkRows = 32;
 
 // Floats of scratch that each thread needs.
-size_t scratch_floats(const ModelShape& shape, const Program& program);
+size_t scratch_floats(const ModelShape& shape, const Program& program, const LinearKernels& linear);
 
 // Floats for the records of attention units that threads share: at most one unit for each cut, all of whose tiles but the
 // first may have records of their own.

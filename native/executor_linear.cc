@@ -17,6 +17,7 @@ void Executor::linear(const Operation& op) {
     const auto t = static_cast<size_t>(thread);
     const Range part = panels == 1 ? Range{op.parts[t], op.parts[t + 1]} : partition(places, 2, thread, pool_.size());
     tile_shares_.set(thread, part.begin, part.end);
+    linear_scratch_[t] = {.memory = model_.scratch(thread)};
   }
   spread(op, [&](int thread) {
     for (Range run = tile_shares_.take(thread); run.begin < run.end; run = tile_shares_.take(thread))
@@ -27,8 +28,8 @@ void Executor::linear(const Operation& op) {
 }
 
 void Executor::linear_places(const Operation& op, Range places, int64_t panels, int thread) {
-  // As even as kernels for a few rows at once like it.
-  constexpr int64_t kGrain = 4;
+  // As even as kernels for some rows at once like it.
+  constexpr int64_t kGrain = 16;
   const int64_t rows = rows_of(at(op.reads[0])), tiles = op.parts.back();
   const int64_t panel_rows = ((rows + panels - 1) / panels + kGrain - 1) / kGrain * kGrain;
   for (int64_t begin = places.begin; begin < places.end;) {
@@ -36,17 +37,17 @@ void Executor::linear_places(const Operation& op, Range places, int64_t panels, 
     const Range part{begin - panel * tiles, end - panel * tiles};
     const Range of_x{std::min(panel * panel_rows, rows), std::min((panel + 1) * panel_rows, rows)};
     const uint8_t* next = end < places.end ? tile_bytes(op, 0).data : read_after(op, part, thread);
-    if (of_x.begin < of_x.end) linear_tiles(op, part, of_x, next);
+    if (of_x.begin < of_x.end) linear_tiles(op, part, of_x, next, thread);
     begin = end;
   }
 }
 
-void Executor::linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next) {
+void Executor::linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next, int thread) {
   int64_t before = 0;  // tiles of the maps up to this one
   for (size_t map = 0; map < op.weights.size(); ++map) {
     const int64_t count = model_.weights_.matrices[static_cast<size_t>(op.weights[map])].tiles();
     const Range part{std::clamp<int64_t>(tiles.begin - before, 0, count), std::clamp<int64_t>(tiles.end - before, 0, count)};
-    if (part.begin < part.end) linear_part(op, map, part, rows, next);
+    if (part.begin < part.end) linear_part(op, map, part, rows, next, thread);
     before += count;
   }
 }
@@ -67,7 +68,7 @@ const uint8_t* Executor::read_after(const Operation& op, Range tiles, int thread
   return next == nullptr ? nullptr : tile_bytes(*next, next->parts[t]).data;
 }
 
-void Executor::linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next) {
+void Executor::linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next, int thread) {
   const PackedWeight& w = model_.weights_.matrices[static_cast<size_t>(op.weights[map])];
   const Buffer &x = at(op.reads[0]), &y = at(op.writes[map]);
   LinearJob job{};
@@ -81,6 +82,7 @@ void Executor::linear_part(const Operation& op, size_t map, Range tiles, Range r
   job.xq = x.q8 == nullptr ? nullptr : x.q8_row(rows.begin);
   job.y = y.row(rows.begin);
   job.y_stride = y.width;
+  job.scratch = &linear_scratch_[static_cast<size_t>(thread)];
   if (op.biases[map] != kNone) job.bias = model_.weights_.vectors[static_cast<size_t>(op.biases[map])].data();
   if (op.residuals[map] != kNone) {
     job.accumulate = true;
@@ -126,9 +128,13 @@ void Executor::multiply(const PackedWeight& w, GatheredRows& in, float* y) {
   job.xq = in.xq.data();
   job.y = y;
   job.y_stride = w.rows();
+  const size_t scratch_bytes = aligned_size(linear_.scratch_bytes(w.cols()));
+  const Arena scratch(scratch_bytes * static_cast<size_t>(pool_.size()));
   pool_.run([&](int thread) {
     const Range tiles = partition(w.tiles(), 1, thread, pool_.size());
     LinearJob part = job;
+    LinearScratch rearranged{.memory = scratch.data() + static_cast<size_t>(thread) * scratch_bytes};
+    part.scratch = &rearranged;
     part.tile_begin = tiles.begin, part.tile_end = tiles.end;
     if (tiles.begin < tiles.end) linear_.linear(part);
   });

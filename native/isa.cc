@@ -3,6 +3,11 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(HERD_HAVE_AMX) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #if defined(HERD_HAVE_NEON) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -11,16 +16,39 @@
 namespace herd {
 namespace {
 
-constexpr Isa kFastestFirst[] = {Isa::avx512, Isa::avx2, Isa::neon, Isa::portable};
+constexpr Isa kFastestFirst[] = {Isa::amx, Isa::avx512, Isa::avx2, Isa::neon, Isa::portable};
+
+#if defined(HERD_HAVE_AVX512)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+#if defined(HERD_HAVE_AMX)
+// The unit's registers are 8 KB that Linux saves only for programs that ask (Documentation/arch/x86/xstate.rst); what is
+// granted holds for all threads. Other systems that would let us are not known.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned kTileBit = 1u << 24, kInt8Bit = 1u << 25;  // of EDX in CPUID's leaf 7
+  constexpr long kRequestState = 0x1023, kTileData = 18;        // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTileBit) != 0 && (edx & kInt8Bit) != 0 &&
+         syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
 bool runs_here(Isa isa) {
   switch (isa) {
 #if defined(HERD_HAVE_AVX512)
-    case Isa::avx512:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vnni");
+    case Isa::avx512: return has_avx512();
+#endif
+#if defined(HERD_HAVE_AMX)
+    case Isa::amx: return has_avx512() && has_amx();
 #endif
 #if defined(HERD_HAVE_AVX2)
     case Isa::avx2:
@@ -45,6 +73,7 @@ const char* isa_name(Isa isa) {
   switch (isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::amx: return "amx";
     case Isa::neon: return "neon";
     default: return "portable";
   }

@@ -14,7 +14,7 @@
 
 namespace herd {
 
-enum class Isa { portable, avx2, avx512, neon };
+enum class Isa { portable, avx2, avx512, amx, neon };
 
 const char* isa_name(Isa isa);
 
@@ -44,6 +44,11 @@ Isa default_isa();
 #else
 #define HERD_IF_AVX512(...)
 #endif
+#if defined(HERD_HAVE_AMX)
+#define HERD_IF_AMX(...) __VA_ARGS__
+#else
+#define HERD_IF_AMX(...)
+#endif
 #if defined(HERD_HAVE_NEON)
 #define HERD_IF_NEON(...) __VA_ARGS__
 #else
@@ -54,12 +59,14 @@ Isa default_isa();
   namespace portable { extern __VA_ARGS__; }                         \
   HERD_IF_AVX2(namespace avx2 { extern __VA_ARGS__; })               \
   HERD_IF_AVX512(namespace avx512 { extern __VA_ARGS__; })           \
+  HERD_IF_AMX(namespace amx { extern __VA_ARGS__; })                 \
   HERD_IF_NEON(namespace neon { extern __VA_ARGS__; })
 
 #define HERD_SELECT(isa, name)                                       \
   switch (isa) {                                                     \
     HERD_IF_AVX2(case Isa::avx2 : return avx2::name;)                \
     HERD_IF_AVX512(case Isa::avx512 : return avx512::name;)          \
+    HERD_IF_AMX(case Isa::amx : return amx::name;)                   \
     HERD_IF_NEON(case Isa::neon : return neon::name;)                \
     default: return portable::name;                                  \
   }

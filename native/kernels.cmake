@@ -1,4 +1,6 @@
 # Kernel sources, each compiled once per instruction set in a namespace of its own (see native/isa.h).
+include(CheckCXXCompilerFlag)
+
 set(HERD_NATIVE_DIR ${CMAKE_CURRENT_LIST_DIR})
 set(HERD_KERNEL_SOURCES
   attention_kernel.cc
@@ -17,6 +19,10 @@ set(HERD_NATIVE_FLAGS ${HERD_OPTIMIZE} -ffp-contract=off -fno-math-errno -fno-tr
 set(HERD_ISAS portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   list(APPEND HERD_ISAS avx2 avx512)
+  check_cxx_compiler_flag(-mamx-int8 HERD_COMPILER_HAS_AMX)  # GCC 11, Clang 12
+  if(HERD_COMPILER_HAS_AMX)
+    list(APPEND HERD_ISAS amx)
+  endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   list(APPEND HERD_ISAS neon)
 endif()
@@ -24,7 +30,8 @@ set(HERD_FLAGS_portable "")
 set(HERD_FLAGS_avx2 -mavx2 -mfma -mf16c)
 # GCC 12 takes the undefined operand of its own AVX-512 intrinsics for a mistake (GCC bug 105593).
 set(HERD_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized
-  -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c -mprefer-vector-width=512)
+  -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c -mprfchw -mprefer-vector-width=512)
+set(HERD_FLAGS_amx ${HERD_FLAGS_avx512} -mamx-tile -mamx-int8)
 set(HERD_FLAGS_neon -march=armv8.2-a+dotprod+fp16)
 
 # Adds the kernels of every instruction set to TARGET and tells its sources which there are.

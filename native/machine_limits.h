@@ -17,7 +17,8 @@ struct LimitKernels {
   // table walks then overlap (94 MB, two Zen 4 cores, GB/s: huge 50 and 40, small 32 and 38).
   uint32_t (*read)(const uint8_t* from, size_t bytes, int streams);
 
-  // rounds * products_per_round products of 4-bit codes and int8, added up in int32: dot4 of simd.h on registers alone.
+  // rounds * products_per_round products of 4-bit codes and int8, added up in int32: dot4 of simd.h, or
+  // the matrix unit, on registers alone.
   uint32_t (*multiply)(int64_t rounds);
   int64_t products_per_round;
 };

@@ -86,7 +86,7 @@ int32_t Model::add_program(Program program) {
     for (Loaded& loaded : programs_)
       loaded.buffers = loaded.program.place(arena_.data(), limits_.max_batch_tokens, limits_.max_logit_rows);
   }
-  const size_t floats = scratch_floats(shape_, program);
+  const size_t floats = scratch_floats(shape_, program, linear_kernels(isa_));
   if (floats > scratch_floats_) {
     scratch_ = Arena(floats * sizeof(float) * static_cast<size_t>(pool_->size()));
     scratch_floats_ = floats;

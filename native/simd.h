@@ -15,6 +15,13 @@
 
 #define HERD_INLINE __attribute__((always_inline)) inline
 
+// A unit that multiplies matrices of bytes beside the vector registers: simd/amx.h.
+#if defined(__AMX_INT8__)
+#define HERD_HAS_MATRIX_UNIT 1
+#else
+#define HERD_HAS_MATRIX_UNIT 0
+#endif
+
 // Bytes of one machine register.
 #if defined(__AVX512F__)
 #define HERD_VECTOR_BYTES 64
@@ -27,6 +34,7 @@
 namespace herd::HERD_ISA_NS {
 
 constexpr int kLanes = 16;
+constexpr bool kHasMatrixUnit = HERD_HAS_MATRIX_UNIT != 0;
 constexpr int kParts = 64 / HERD_VECTOR_BYTES;
 
 typedef float f32_part __attribute__((vector_size(HERD_VECTOR_BYTES)));

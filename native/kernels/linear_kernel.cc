@@ -1,10 +1,15 @@
 // The kernels behind linear.h, whose invariant decides their form: whatever the number of columns (rows of x) computed
 // at once, each pair of accumulators sees `add_step` (or one fma per k for float weights) step by step with k ascending.
 //
-// Few columns keep a step's weights in registers (here); many meet weights that are unpacked once (linear_panel.h).
+// Few columns keep a step's weights in registers (here); many meet weights that are unpacked once (linear_panel.h, or
+// linear_unit.h where there is a matrix unit).
 #include "linear.h"
-#include "kernels/linear_panel.h"
 #include "kernels/linear_step.h"
+#if HERD_HAS_MATRIX_UNIT
+#include "kernels/linear_unit.h"
+#else
+#include "kernels/linear_panel.h"
+#endif
 #include "kernels/step_weights.h"
 #include "simd.h"
 
@@ -42,7 +47,7 @@ HERD_INLINE void multiply_tile(const LinearJob& job, int64_t tile, const Activat
       add_step<kType, kCols>(w, x + block + s, steps, sums);
     }
   }
-  HERD_FOR_COLUMNS(c) y[c] = sums.coarse[c] + sums.fine[c];
+  HERD_FOR_COLUMNS(c) y[c] = sums.of(c);
 }
 
 template <BlockType kType>
@@ -119,7 +124,13 @@ void run_few_rows(const LinearJob& job, int64_t tile, int64_t t, int64_t end) {
 template <BlockType kType>
 void linear_blocks(const LinearJob& job) {
   int64_t t = 0;
+#if HERD_HAS_MATRIX_UNIT
+  if (job.scratch != nullptr)
+    for (; job.rows - t >= kUnitWorthwhile; t += kPanelRows)
+      run_unit_panel<kType>(job, t, t + kPanelRows < job.rows ? t + kPanelRows : job.rows);
+#else
   for (; job.rows - t >= kPanelWorthwhile; t += kPanel) run_panel<kType>(job, t, t + kPanel < job.rows ? t + kPanel : job.rows);
+#endif
   if (t >= job.rows) return;
   for (int64_t tile = job.tile_begin; tile < job.tile_end; ++tile) run_few_rows<kType>(job, tile, t, job.rows);
 }
@@ -152,11 +163,19 @@ void linear(const LinearJob& job) {
   }
 }
 
+size_t scratch_bytes([[maybe_unused]] int64_t cols) {
+#if HERD_HAS_MATRIX_UNIT
+  return static_cast<size_t>(kPanelRows / kUnitColumns * (cols / kStep)) * sizeof(UnitStep);
+#else
+  return 0;
+#endif
+}
+
 }  // namespace
 
 void quantize_row(const float* x, int64_t n, ActivationBlock* out);  // quantize_kernel.cc
 
 extern const LinearKernels linear_kernels;
-const LinearKernels linear_kernels{linear, quantize_row};
+const LinearKernels linear_kernels{linear, quantize_row, kFineBits, scratch_bytes};
 
 }  // namespace herd::HERD_ISA_NS

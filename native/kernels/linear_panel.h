@@ -216,6 +216,7 @@ void run_panel_tiles(const LinearJob& job, int64_t tile, int64_t t, int64_t end)
   Panel<kTiles> panel;
   for (int c = 0; c < columns; ++c) HERD_FOR_TILES(r) panel.coarse[c][r] = panel.fine[c][r] = splat(0.0f);
   for (uint8_t& steps_of_column : panel.fine_steps) steps_of_column = 0;  // also of the columns that there are not
+  HERD_FOR_TILES(r) ask_for_results(job, tile + r, t, end);
   for (int64_t first = 0; first < steps; first += kSlabSteps) {
     const int n = steps - first < kSlabSteps ? static_cast<int>(steps - first) : kSlabSteps;
     unpack_slab<kType, kTiles>(job, tile, first, n, slab);

@@ -3,11 +3,13 @@
 // A value of x is scale * (128 * coarse + fine), so y[n] is the sum over steps of
 //   w_scale * 128 scale * (codes . coarse) + w_offset * scale * sum(x codes)    in the coarse accumulator, and of
 //   w_scale * scale * (codes . fine)                                            in the fine one,
-// added together at the end. Most blocks have no fine codes: in an accumulator of their own they may be left out, or
+// added together at the end. (Where all blocks are fine, integers are added: one accumulator takes
+//   w_scale * scale * (16 * (codes . coarse) + codes . fine) + w_offset * scale * sum(x codes).) Most blocks have no fine codes: in an accumulator of their own they may be left out, or
 // done later and for some columns only, and no bit changes. (Where they are computed all the same, a mask makes their scale
 // 0: a weight's scale may be infinite, and 0 times that is NaN.)
 #pragma once
 
+#include "kernels/activation_codes.h"
 #include "kernels/step_weights.h"
 #include "linear.h"
 #include "simd.h"
@@ -71,6 +73,7 @@ struct Sums {
   HERD_INLINE Sums() {
     HERD_FOR_COLUMNS(c) coarse[c] = fine[c] = splat(0.0f);
   }
+  HERD_INLINE f32x16 of(int c) const { return kAllFine ? coarse[c] : coarse[c] + fine[c]; }
 };
 
 // The two kinds of codes in a block of activations.
@@ -121,6 +124,33 @@ HERD_INLINE void dot_columns_twice(const StepWeights<kType>& w, int h, const Act
   }
 }
 
+// y + what the dot products of a sub-block give: the same operations by registers and by a matrix unit.
+HERD_INLINE f32x16 scaled(const i32x16& dots, const f32x16& w_scale, float scale, const f32x16& y) {
+  return fma(to_f32(dots), w_scale * splat(scale), y);
+}
+
+// add_step where all blocks are fine.
+template <BlockType kType, int kCols>
+HERD_INLINE void add_fine_step(const StepWeights<kType>& w, const ActivationBlock* x, int64_t x_stride, Sums<kCols>& sums) {
+  using W = StepWeights<kType>;
+  _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
+    i32x16 coarse[kCols], fine[kCols];
+    if constexpr (kCols > 2) {
+      dot_columns<kType, kCols, Coarse>(w, h, x, x_stride, coarse);
+      dot_columns<kType, kCols, Fine>(w, h, x, x_stride, fine);
+    } else {
+      dot_columns_twice<kType, kCols>(w, h, x, x_stride, coarse, fine);
+    }
+    HERD_FOR_COLUMNS(c) {
+      const ActivationBlock& block = x[c * x_stride];
+      f32x16& y = sums.coarse[c];
+      y = scaled(shift_left(coarse[c], kFineBits) + fine[c], w.scale[h], block.scale, y);
+      if constexpr (W::kHasOffset)
+        y = fma(w.offset[h], splat(W::kSubBlocks == 1 ? block.scaled_sum : block.scaled_half_sum[h]), y);
+    }
+  }
+}
+
 // The step of the tile times block x[c * x_stride] into sums[c].
 template <BlockType kType, int kCols>
 HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x, int64_t x_stride, Sums<kCols>& sums) {
@@ -129,6 +159,7 @@ HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x,
   // ask for all together, since it is mostly the same blocks that are fine in all rows.
   constexpr bool kAsks = kCols > 2, kTwice = HERD_VECTOR_BYTES == 64 && !kAsks;
   int32_t any_fine = !kAsks;
+  if constexpr (kAllFine) return add_fine_step(w, x, x_stride, sums);
   if constexpr (kAsks) HERD_FOR_COLUMNS(c) any_fine |= x[c * x_stride].fine_mask;
   _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
     i32x16 dots[kCols], fine[kCols];
@@ -152,6 +183,11 @@ HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x,
       sums.fine[c] = fma(to_f32(fine[c]), bit_cast<f32x16>(scale), sums.fine[c]);
     }
   }
+}
+
+// Asks for the lines that store_tile will write: stores that wait for theirs would hold those behind them up.
+HERD_INLINE void ask_for_results(const LinearJob& job, int64_t tile, int64_t t, int64_t end) {
+  for (; t < end; ++t) __builtin_prefetch(job.y + t * job.y_stride + tile * kTileRows, 1);
 }
 
 // The epilogue in its fixed order: + bias, then + residual.

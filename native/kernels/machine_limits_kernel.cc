@@ -1,6 +1,9 @@
 // The loops behind machine_limits.h.
 #include "machine_limits.h"
 #include "simd.h"
+#if HERD_HAS_MATRIX_UNIT
+#include "simd/amx.h"
+#endif
 
 namespace herd::HERD_ISA_NS {
 namespace {
@@ -43,6 +46,24 @@ uint32_t read(const uint8_t* from, size_t bytes, int streams) {
   return streams == 1 ? read_streams<1>(from, bytes) : read_streams<4>(from, bytes);
 }
 
+#if HERD_HAS_MATRIX_UNIT
+
+constexpr int64_t kProductsPerRound = 2 * 16 * 16 * 64;
+
+uint32_t multiply(int64_t rounds) {
+  constexpr int kAllGroups = 16;
+  const MatrixUnit<kAllGroups> unit;
+  u8x64 w[kAllGroups], x[kAllGroups];
+  for (int i = 0; i < kAllGroups; ++i) w[i] = splat(uint8_t{3}), x[i] = splat(uint8_t{5});
+  i32x16 dots[2][kAllGroups];
+  unit.multiply_again(rounds, reinterpret_cast<const int8_t*>(x), w, dots[0], dots[1]);
+  return combined(dots[0][0] ^ dots[1][kAllGroups - 1]);
+}
+
+#else
+
+constexpr int64_t kProductsPerRound = int64_t{64} * kChains * kGroupsPerRound;
+
 uint32_t multiply(int64_t rounds) {
   i32x16 dots[kChains];
   for (i32x16& dot : dots) dot = splat(int32_t{0});
@@ -63,9 +84,11 @@ uint32_t multiply(int64_t rounds) {
   return combined(total);
 }
 
+#endif
+
 }  // namespace
 
 extern const LimitKernels limit_kernels;
-const LimitKernels limit_kernels{read, multiply, int64_t{64} * kChains * kGroupsPerRound};
+const LimitKernels limit_kernels{read, multiply, kProductsPerRound};
 
 }  // namespace herd::HERD_ISA_NS

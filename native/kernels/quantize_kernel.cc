@@ -1,4 +1,5 @@
 // float32 activations to blocks of integers (linear.h says what and why).
+#include "kernels/activation_codes.h"
 #include "linear.h"
 #include "simd.h"
 
@@ -16,79 +17,136 @@ constexpr float kFineSteps = 127.0f * (1 << kFineBits);
 // Below this kFineSteps / absmax would overflow; such a block is 0.
 constexpr float kSmallestAbsMax = 0x1p-112f;
 
-// The bits of |x|, which as integers are ordered like the values, with infinity and NaN on top.
+// Blocks quantised together: what is one value for a block is one lane of a vector, and a reduction over lanes gives 16.
+constexpr int kBlocksAtOnce = kLanes;
+
 HERD_INLINE i32x16 magnitude(const f32x16& x) { return bit_cast<i32x16>(x) & splat(int32_t{0x7fffffff}); }
-
-// The largest magnitude; NaN if any x is NaN or infinite.
-HERD_INLINE float absmax_of(const f32x16& low, const f32x16& high) {
-  const int32_t bits = reduce_max(max(magnitude(low), magnitude(high)));
-  float absmax;
-  std::memcpy(&absmax, &bits, sizeof absmax);
-  return absmax + (absmax - absmax);
-}
-
-// Sums over a half block.
-struct HalfSums {
-  int32_t coarse;
-  int32_t fine;
-  int32_t all() const { return (coarse << kFineBits) + fine; }
-};
-
-// Splits 16 codes into coarse and fine bytes.
-HERD_INLINE HalfSums store_codes(const i32x16& codes, int8_t* coarse, int8_t* fine) {
-  const i32x16 upper = shift_right(codes + splat(int32_t{1 << (kFineBits - 1)}), kFineBits);
-  const i32x16 lower = codes - shift_left(upper, kFineBits);
-  store_s8(coarse, upper);
-  store_s8(fine, lower);
-  // Both sums at once: those of `fine` fit 16 bits.
-  const int32_t both = reduce_sum(shift_left(upper, 16) + lower);
-  const auto fine_sum = static_cast<int16_t>(both & 0xffff);
-  return {(both - fine_sum) >> 16, fine_sum};
-}
-
-HERD_INLINE void quantize_block(const f32x16& low, const f32x16& high, float absmax, float fine_above,
-                                ActivationBlock& out) {
-  const bool finite = absmax == absmax, tiny = absmax < kSmallestAbsMax, empty = !finite || tiny;
-  const bool is_fine = !empty && absmax > fine_above;
-  out.fine_mask = is_fine ? -1 : 0;
-  out.scale = empty ? absmax * 0.0f : absmax / kFineSteps;  // NaN times 0 is NaN
-  const f32x16 inverse = splat(empty ? 0.0f : (is_fine ? kFineSteps : kCoarseSteps) / absmax);
-  out.coarse_scale = out.scale * (1 << kFineBits);
-  HalfSums sums[2];
-  for (int h = 0; h < 2; ++h) {
-    const f32x16 codes = finite ? (h == 0 ? low : high) * inverse : splat(0.0f);
-    const i32x16 integers = shift_left(to_i32(codes), is_fine ? 0 : kFineBits);
-    sums[h] = store_codes(integers, out.coarse + h * kLanes, out.fine + h * kLanes);
-  }
-  for (int h = 0; h < 2; ++h) out.scaled_half_sum[h] = out.scale * static_cast<float>(sums[h].all());
-  out.scaled_sum = out.scale * static_cast<float>(sums[0].all() + sums[1].all());
-  out.coarse_bias = -128 * (sums[0].coarse + sums[1].coarse);
-  out.fine_bias = -128 * (sums[0].fine + sums[1].fine);
-}
 
 HERD_INLINE f32x16 load_at_most(const float* from, int64_t n) {
   return n >= kLanes ? load(from) : load_first(from, n > 0 ? static_cast<int>(n) : 0);
 }
 
-// body(low, high, block) for each block of the row.
+// Up to kBlocksAtOnce blocks of a row; the values after x[n - 1] count as 0.
+struct Blocks {
+  const float* x;
+  int64_t n;
+  int count;
+
+  HERD_INLINE f32x16 half(int block, int h) const {
+    const int64_t at = block * kActivationBlock + h * kLanes;
+    return load_at_most(x + at, n - at);
+  }
+};
+
+// body(blocks, out) for all blocks of the row, in parts as even as may be.
 template <class Body>
 HERD_INLINE void for_blocks(const float* x, int64_t n, ActivationBlock* out, Body body) {
-  int64_t k = 0;
-  for (; k + kActivationBlock <= n; k += kActivationBlock, ++out) body(load(x + k), load(x + k + kLanes), *out);
-  if (k < n) body(load_at_most(x + k, n - k), load_at_most(x + k + kLanes, n - k - kLanes), *out);
+  const int64_t blocks = activation_blocks(n), parts = (blocks + kBlocksAtOnce - 1) / kBlocksAtOnce;
+  for (int64_t i = 0; i < parts; ++i) {
+    const int64_t begin = blocks * i / parts, end = blocks * (i + 1) / parts;
+    body(Blocks{x + begin * kActivationBlock, n - begin * kActivationBlock, static_cast<int>(end - begin)}, out + begin);
+  }
+}
+
+// Lane b is the largest magnitude of block b; NaN if any x of it is NaN or infinite. (The bits of |x|, as integers, are ordered
+// like the values, with infinity and NaN on top.)
+HERD_INLINE f32x16 absmax_of(const Blocks& blocks) {
+  i32x16 largest[kBlocksAtOnce];
+  for (int b = 0; b < blocks.count; ++b) largest[b] = max(magnitude(blocks.half(b, 0)), magnitude(blocks.half(b, 1)));
+  for (int b = blocks.count; b < kBlocksAtOnce; ++b) largest[b] = splat(int32_t{0});
+  const auto absmax = bit_cast<f32x16>(reduce_each(
+      largest, [](const i32_part& a, const i32_part& b) __attribute__((always_inline)) { return a > b ? a : b; }));
+  return absmax + (absmax - absmax);
+}
+
+// What quantising needs of each block, a lane each.
+struct Scales {
+  float inverse[kBlocksAtOnce];
+  int32_t finite[kBlocksAtOnce];  // a mask
+  int32_t is_fine[kBlocksAtOnce];
+};
+
+// Splits 16 codes into coarse and fine bytes, and gives the sums of both at once: those of `fine` fit 16 bits.
+HERD_INLINE i32x16 store_codes(const i32x16& codes, int8_t* coarse, int8_t* fine) {
+  const i32x16 upper = shift_right(codes + splat(int32_t{1 << (kFineBits - 1)}), kFineBits);
+  const i32x16 lower = codes - shift_left(upper, kFineBits);
+  store_s8(coarse, upper);
+  store_s8(fine, lower);
+  return shift_left(upper, 16) + lower;
+}
+
+// The sums of codes of one half of each block.
+struct HalfSums {
+  i32x16 coarse, fine;
+  HERD_INLINE explicit HalfSums(const i32x16* both) {
+    const i32x16 sums =
+        reduce_each(both, [](const i32_part& a, const i32_part& b) __attribute__((always_inline)) { return a + b; });
+    fine = shift_right(shift_left(sums, 16), 16);
+    coarse = shift_right(sums - fine, 16);
+  }
+  HERD_INLINE i32x16 all() const { return shift_left(coarse, kFineBits) + fine; }
+};
+
+HERD_INLINE void quantize_blocks(const Blocks& blocks, const f32x16& absmax, float fine_above, ActivationBlock* out) {
+  const i32x16 finite = absmax == absmax, empty = (absmax < splat(kSmallestAbsMax)) | (absmax != absmax);
+  const i32x16 is_fine = (absmax > splat(fine_above)) & (empty == splat(int32_t{0}));
+  const f32x16 zero = splat(0.0f);
+  const f32x16 scale = select(empty, absmax * zero, absmax / splat(kFineSteps));  // NaN times 0 is NaN
+  Scales scales;
+  store(scales.inverse, select(empty, zero, select(is_fine, splat(kFineSteps), splat(kCoarseSteps)) / absmax));
+  store(scales.finite, finite);
+  store(scales.is_fine, is_fine);
+  i32x16 both[2][kBlocksAtOnce];
+  for (int b = 0; b < blocks.count; ++b) {
+    _Pragma("GCC unroll 2") for (int h = 0; h < 2; ++h) {
+      const f32x16 codes = blocks.half(b, h) * splat(scales.inverse[b]);
+      const i32x16 integers = to_i32(bit_cast<f32x16>(bit_cast<i32x16>(codes) & splat(scales.finite[b])));
+      const int bits = kAllFine || scales.is_fine[b] != 0 ? 0 : kFineBits;
+      both[h][b] = store_codes(shift_left(integers, bits), out[b].coarse + h * kLanes, out[b].fine + h * kLanes);
+    }
+  }
+  for (int b = blocks.count; b < kBlocksAtOnce; ++b) both[0][b] = both[1][b] = splat(int32_t{0});
+  const HalfSums first(both[0]), last(both[1]);
+  float numbers[5][kBlocksAtOnce];
+  int32_t biases[2][kBlocksAtOnce];
+  store(numbers[0], scale);
+  store(numbers[1], scale * splat(static_cast<float>(1 << kFineBits)));
+  store(numbers[2], scale * to_f32(first.all()));
+  store(numbers[3], scale * to_f32(last.all()));
+  store(numbers[4], scale * to_f32(first.all() + last.all()));
+  store(biases[0], splat(int32_t{-128}) * (first.coarse + last.coarse));
+  store(biases[1], splat(int32_t{-128}) * (first.fine + last.fine));
+  for (int b = 0; b < blocks.count; ++b) {
+    ActivationBlock& block = out[b];
+    block.scale = numbers[0][b];
+    block.coarse_scale = numbers[1][b];
+    block.scaled_half_sum[0] = numbers[2][b];
+    block.scaled_half_sum[1] = numbers[3][b];
+    block.scaled_sum = numbers[4][b];
+    block.fine_mask = scales.is_fine[b];
+    block.coarse_bias = biases[0][b];
+    block.fine_bias = biases[1][b];
+  }
 }
 
 }  // namespace
 
 void quantize_row(const float* x, int64_t n, ActivationBlock* out) {
+  if constexpr (kAllFine) {
+    for_blocks(x, n, out, [](const Blocks& blocks, ActivationBlock* to) { quantize_blocks(blocks, absmax_of(blocks), -1.0f, to); });
+    return;
+  }
   float total = 0;
-  for_blocks(x, n, out, [&](const f32x16& low, const f32x16& high, ActivationBlock& block) {
-    block.scale = absmax_of(low, high);  // until the row's mean is known
-    total += block.scale;
+  for_blocks(x, n, out, [&](const Blocks& blocks, ActivationBlock* to) {
+    float absmax[kBlocksAtOnce];
+    store(absmax, absmax_of(blocks));
+    for (int b = 0; b < blocks.count; ++b) total += to[b].scale = absmax[b];  // until the row's mean is known
   });
   const float fine_above = kFineAbove / static_cast<float>(activation_blocks(n)) * total;
-  for_blocks(x, n, out, [&](const f32x16& low, const f32x16& high, ActivationBlock& block) {
-    quantize_block(low, high, block.scale, fine_above, block);
+  for_blocks(x, n, out, [&](const Blocks& blocks, ActivationBlock* to) {
+    float absmax[kBlocksAtOnce] = {};
+    for (int b = 0; b < blocks.count; ++b) absmax[b] = to[b].scale;
+    quantize_blocks(blocks, load(absmax), fine_above, to);
   });
 }
 

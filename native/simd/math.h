@@ -45,6 +45,44 @@ HERD_INLINE auto reduce_max(const Vector<Part>& v) {
   return reduce(v, [](const Part& a, const Part& b) __attribute__((always_inline)) { return a > b ? a : b; });
 }
 
+// The first (kFrom = 0) or last (kFrom = kWidth) lanes of each group of 2 kWidth, a's groups and then b's.
+template <int kWidth, int kFrom, class Part, int... kLane>
+HERD_INLINE Part halves_of_groups(const Part& a, const Part& b, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(a, b, (kLane / kWidth * 2 * kWidth + kLane % kWidth + kFrom)...);
+}
+
+// 2 kWidth parts, each in as many groups of lanes as have been merged so far: at last one, whose lane i comes from all of
+// parts[i].
+template <int kWidth, class Part, class Combine>
+HERD_INLINE Part reduce_parts(const Part* parts, Combine combine) {
+  constexpr auto kAll = std::make_integer_sequence<int, kLanes / kParts>{};
+  if constexpr (kWidth == 0) {
+    return parts[0];
+  } else {
+    Part merged[kWidth];
+    _Pragma("GCC unroll 8") for (int i = 0; i < kWidth; ++i)
+      merged[i] = combine(halves_of_groups<kWidth, 0>(parts[2 * i], parts[2 * i + 1], kAll),
+                          halves_of_groups<kWidth, kWidth>(parts[2 * i], parts[2 * i + 1], kAll));
+    return reduce_parts<kWidth / 2>(merged, combine);
+  }
+}
+
+// Lane i of the result is reduce(v[i]), for 16 vectors of integers: three operations a vector instead of eight.
+template <class Part, class Combine>
+HERD_INLINE Vector<Part> reduce_each(const Vector<Part>* v, Combine combine) {
+  constexpr int kPartLanes = kLanes / kParts;
+  Vector<Part> r;
+  HERD_FOR_PARTS(p) {
+    Part folded[kPartLanes];
+    _Pragma("GCC unroll 16") for (int i = 0; i < kPartLanes; ++i) {
+      folded[i] = v[p * kPartLanes + i].part[0];
+      _Pragma("GCC unroll 4") for (int j = 1; j < kParts; ++j) folded[i] = combine(folded[i], v[p * kPartLanes + i].part[j]);
+    }
+    r.part[p] = reduce_parts<kPartLanes / 2>(folded, combine);
+  }
+  return r;
+}
+
 // e^x to 2 units in the last place. exp(0) is exactly 1; below -87.3 (and for -inf) exactly 0, so that masked scores
 // vanish; above 88.7 (and for +inf) +inf; NaN stays NaN.
 // x = n ln2 + r with |r| <= ln2 / 2 (Cody and Waite 1980); e^r by its Taylor polynomial of degree 7, whose remainder

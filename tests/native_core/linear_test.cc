@@ -1,5 +1,6 @@
 // Every block type's kernel on every instruction set, against float64 over the rows read back one by one. (That those are
 // what the file says is held by tests/unit/native in Python.) Sizes are odd, so that tails are taken.
+#include "arena.h"
 #include "linear.h"
 
 #include <cmath>
@@ -15,7 +16,7 @@ constexpr BlockType kTypes[] = {BlockType::f32,  BlockType::f16,  BlockType::bf1
                                 BlockType::q5_0, BlockType::q5_1, BlockType::q8_0, BlockType::q2_k,   BlockType::q3_k,
                                 BlockType::q4_k, BlockType::q5_k, BlockType::q6_k, BlockType::iq4_nl, BlockType::mxfp4};
 constexpr int64_t kRows = 37;  // two tiles and a part of a third
-constexpr int64_t kMostColumns = 19;
+constexpr int64_t kMostColumns = 67;
 
 // Blocks as quantize_row leaves them, and the values they stand for.
 struct Activations {
@@ -37,13 +38,14 @@ Activations activations(const LinearKernels& kernels, BlockType type, int64_t co
   for (int64_t t = 0; t < kMostColumns; ++t) kernels.quantize_row(in.x.data() + t * cols, cols, in.blocks.data() + t * per_row);
   for (size_t i = 0; i < in.values.size(); ++i) {
     const ActivationBlock& block = in.blocks[i / kActivationBlock];
-    const int code = (1 << kFineBits) * block.coarse[i % kActivationBlock] + block.fine[i % kActivationBlock];
+    const int code = (1 << kernels.fine_bits) * block.coarse[i % kActivationBlock] + block.fine[i % kActivationBlock];
     in.values[i] = static_cast<double>(block.scale) * code;
   }
   return in;
 }
 
-std::vector<float> multiply(const LinearKernels& kernels, const PackedWeight& weight, const Activations& in, int64_t columns) {
+std::vector<float> multiply(const LinearKernels& kernels, const PackedWeight& weight, const Activations& in, int64_t columns,
+                            bool with_scratch = true) {
   std::vector<float> y(static_cast<size_t>(columns * weight.rows()));
   LinearJob job{};
   job.weight = weight.view();
@@ -54,6 +56,9 @@ std::vector<float> multiply(const LinearKernels& kernels, const PackedWeight& we
   job.xq = in.blocks.data();
   job.y = y.data();
   job.y_stride = weight.rows();
+  const Arena memory(kernels.scratch_bytes(weight.cols()));
+  LinearScratch scratch{.memory = memory.data()};
+  job.scratch = with_scratch ? &scratch : nullptr;
   kernels.linear(job);
   return y;
 }
@@ -66,10 +71,11 @@ void check_type(Isa isa, BlockType type, int64_t cols) {
   const LinearKernels& kernels = linear_kernels(isa);
   const Activations in = activations(kernels, type, cols);
   const std::vector<float> all = multiply(kernels, weight, in, kMostColumns);
-  for (const int64_t columns : {1, 2, 3, 5, 8, 17}) {
+  for (const int64_t columns : {1, 2, 3, 5, 6, 8, 12, 17, 24, 33, 64}) {
     const std::vector<float> some = multiply(kernels, weight, in, columns);
     CHECK(std::memcmp(some.data(), all.data(), some.size() * sizeof(float)) == 0);
   }
+  CHECK(multiply(kernels, weight, in, kMostColumns, false) == all);
   std::vector<float> row(static_cast<size_t>(cols));
   for (int64_t n = 0; n < kRows; ++n) {
     weight.dequantize_row(n, row.data());

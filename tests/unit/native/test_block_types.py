@@ -42,12 +42,15 @@ FLOATS = replace(SUPER_BLOCKS, dim=39, n_heads=3, n_kv_heads=3, head_dim=14, ffn
 
 class RoundedActivations(Reference):
     """The oracle with each linear map's input rounded in blocks of 32, one scale a block: to 15 bits where a block
-    stands out of its row, else to 8."""
+    stands out of its row, else to 8; with a matrix unit all to 12."""
+
+    isa = ""
 
     def _linear(self, x: F32, name: str) -> F32:
         blocks = x.astype(np.float64).reshape(len(x), -1, 32)
         absmax = np.abs(blocks).max(axis=-1)
-        scale = (absmax / np.where(fine_blocks(absmax.astype(np.float32)), 127 * 128, 127))[..., None]
+        steps = np.where(fine_blocks(absmax.astype(np.float32)), 127 * 128, 127) if self.isa != "amx" else 127 * 16
+        scale = (absmax / steps)[..., None]
         rounded = np.round(blocks / np.where(scale == 0, 1, scale)) * scale
         return super()._linear(rounded.reshape(x.shape), name)
 
@@ -103,6 +106,7 @@ def test_native_against_oracle(
         np.testing.assert_allclose(native, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
         return
     monkeypatch.setattr(reference_backend, "Reference", RoundedActivations)
+    monkeypatch.setattr(RoundedActivations, "isa", isa)
     rounded = logits(ReferenceBackend(), checkpoint)
     cost = rms(rounded - exact)
     assert 0 < cost < 0.1 * rms(exact)

@@ -59,23 +59,24 @@ def fine_blocks(absmax: F32) -> NDArray[np.bool_]:
     return absmax > np.float32(1) / np.float32(absmax.shape[1]) * total
 
 
-def quantized_activations(x: F32) -> tuple[F32, F32]:
+def quantized_activations(x: F32, isa: str) -> tuple[F32, F32]:
     """The specification of quantised activations, K a multiple of 32: codes [T, K] and scales [T, K / 32].
 
-    scale = absmax / 16256; code = x * (16256 / absmax) in a fine block, else 128 times x * (127 / absmax); to nearest,
-    ties to even; all in float32.
+    scale = absmax / (127 * 2^f), f = 7; code = x * (127 * 2^f / absmax) in a fine block, else 2^f times
+    x * (127 / absmax); to nearest, ties to even; all in float32. With a matrix unit f = 4 and every block is fine.
     """
     blocks = x.reshape(len(x), -1, 32)
     absmax = np.abs(blocks).max(axis=-1)
-    fine, large = fine_blocks(absmax), absmax >= 2.0**-112
-    steps = np.where(fine, np.float32(127 * 128), np.float32(127))
+    large = absmax >= 2.0**-112
+    unit, fine = (np.float32(16), np.True_) if isa == "amx" else (np.float32(128), fine_blocks(absmax))
+    steps = np.where(fine, np.float32(127) * unit, np.float32(127))
     inverse = np.divide(steps, absmax, out=np.zeros_like(absmax), where=large)
-    scale = np.where(large, absmax / np.float32(127 * 128), np.float32(0))
-    codes = np.rint(blocks * inverse[..., None]) * np.where(fine, np.float32(1), np.float32(128))[..., None]
+    scale = np.where(large, absmax / (np.float32(127) * unit), np.float32(0))
+    codes = np.rint(blocks * inverse[..., None]) * np.where(fine, np.float32(1), unit)[..., None]
     return codes.reshape(x.shape), scale
 
 
-def oracle(type: BlockType, rows: U8, x: F32) -> tuple[F64, F64]:
+def oracle(type: BlockType, rows: U8, x: F32, isa: str) -> tuple[F64, F64]:
     """x W^T in float64 from the raw blocks, and how far a float32 result may lie from it.
 
     The products of codes are exact integers, as are scale * code in float32 (11 bits of float16, 8 of a sub-block's
@@ -91,7 +92,7 @@ def oracle(type: BlockType, rows: U8, x: F32) -> tuple[F64, F64]:
         values = x.astype(np.float64)
         additions = n_cols
     else:
-        codes, scale = quantized_activations(x)
+        codes, scale = quantized_activations(x, isa)
         values = codes.astype(np.float64) * np.repeat(scale, 32, axis=1)
         additions = n_cols // SUB_BLOCK.get(type.name, 32) * (2 if type.name in CODES_OF_OFFSET_TYPES else 1)
     exact = values @ weights.T.astype(np.float64)
