@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "isa.h"
 #include "arena.h"
+#include "isa.h"
 #include "linear.h"
 #include "packed_weight.h"
 
@@ -141,6 +141,8 @@ void bind_linear(nb::module_& m) {
         nb::arg("type_id"), nb::arg("n_rows"), nb::arg("n_cols"), "Bytes that a matrix takes when packed.");
   m.def("quantize_activations", &quantize, nb::arg("x"), nb::kw_only(), nb::arg("isa") = nb::none(),
         "x [T, K] in blocks of 32 integers: (codes as float32 [T, K'], scales [T, K' / 32]), K' rounded up to whole blocks.");
+  m.def("linear_scratch_bytes", [](int64_t cols) { return linear_kernels(default_isa()).scratch_bytes(cols); }, nb::arg("n_cols"),
+        "What each thread takes for linear maps whose weights have up to n_cols columns.");
   m.def("available_isas",
         [] {
           std::vector<std::string> names;

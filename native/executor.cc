@@ -211,14 +211,11 @@ void Executor::pick_rows(const Operation& op) {
   });
 }
 
-size_t scratch_floats(const ModelShape& shape, const Program& program, const LinearKernels& linear) {
+size_t scratch_floats(const ModelShape& shape, const Program& program) {
   const int64_t queries = std::max(kMostQueries, shape.heads / shape.kv_heads);
   int64_t floats = attention_scratch(queries, shape.head_dim) + padded_dim(queries) * record_floats(shape.head_dim);
   floats = std::max(floats, 2 * padded_dim(shape.head_dim));
-  for (const BufferSpec& buffer : program.buffers) {
-    const size_t of_linear = buffer.q8 ? linear.scratch_bytes(buffer.width) / sizeof(float) : 0;
-    floats = std::max({floats, buffer.width, static_cast<int64_t>(of_linear)});
-  }
+  for (const BufferSpec& buffer : program.buffers) floats = std::max(floats, buffer.width);
   return static_cast<size_t>(padded_dim(floats));
 }
 

@@ -82,6 +82,9 @@ class Executor {
   // These tiles of all maps, and of one map, for some rows of x.
   void linear_tiles(const Operation& op, Range tiles, Range rows, const uint8_t* next, int thread);
   void linear_part(const Operation& op, size_t map, Range tiles, Range rows, const uint8_t* next, int thread);
+  bool has_scratch(const PackedWeight& w) const {
+    return !is_float(w.type()) && linear_.scratch_bytes(w.cols()) <= model_.scratch_bytes();
+  }
   void add_adapters(const Operation& op, size_t map);
   void add_adapter(const Operation& op, size_t map, const LowRankAdapter& adapter, const LowRankPair& pair,
                    const std::vector<int64_t>& rows);
@@ -200,7 +203,7 @@ constexpr int64_t kMostQueries = 96;
 constexpr int64_t kMostChunkRows = 32;
 
 // Floats of scratch that each thread needs.
-size_t scratch_floats(const ModelShape& shape, const Program& program, const LinearKernels& linear);
+size_t scratch_floats(const ModelShape& shape, const Program& program);
 
 // Floats for the records of attention units that threads share: at most one unit for each cut, all of whose tiles but the
 // first may have records of their own.

@@ -28,7 +28,7 @@ void Executor::linear(const Operation& op) {
 }
 
 void Executor::linear_places(const Operation& op, Range places, int64_t panels, int thread) {
-  // As even as kernels for some rows at once like it.
+  // As even as kernels like it: those for many rows take up to 16 at once, and a few left over at a higher price each.
   constexpr int64_t kGrain = 16;
   const int64_t rows = rows_of(at(op.reads[0])), tiles = op.parts.back();
   const int64_t panel_rows = ((rows + panels - 1) / panels + kGrain - 1) / kGrain * kGrain;
@@ -82,7 +82,7 @@ void Executor::linear_part(const Operation& op, size_t map, Range tiles, Range r
   job.xq = x.q8 == nullptr ? nullptr : x.q8_row(rows.begin);
   job.y = y.row(rows.begin);
   job.y_stride = y.width;
-  job.scratch = &linear_scratch_[static_cast<size_t>(thread)];
+  job.scratch = has_scratch(w) ? &linear_scratch_[static_cast<size_t>(thread)] : nullptr;
   if (op.biases[map] != kNone) job.bias = model_.weights_.vectors[static_cast<size_t>(op.biases[map])].data();
   if (op.residuals[map] != kNone) {
     job.accumulate = true;
@@ -128,13 +128,11 @@ void Executor::multiply(const PackedWeight& w, GatheredRows& in, float* y) {
   job.xq = in.xq.data();
   job.y = y;
   job.y_stride = w.rows();
-  const size_t scratch_bytes = aligned_size(linear_.scratch_bytes(w.cols()));
-  const Arena scratch(scratch_bytes * static_cast<size_t>(pool_.size()));
   pool_.run([&](int thread) {
     const Range tiles = partition(w.tiles(), 1, thread, pool_.size());
     LinearJob part = job;
-    LinearScratch rearranged{.memory = scratch.data() + static_cast<size_t>(thread) * scratch_bytes};
-    part.scratch = &rearranged;
+    LinearScratch rearranged{.memory = model_.scratch(thread)};
+    part.scratch = has_scratch(w) ? &rearranged : nullptr;
     part.tile_begin = tiles.begin, part.tile_end = tiles.end;
     if (tiles.begin < tiles.end) linear_.linear(part);
   });

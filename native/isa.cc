@@ -1,5 +1,7 @@
 #include "isa.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -26,15 +28,26 @@ bool has_avx512() {
 #endif
 
 #if defined(HERD_HAVE_AMX)
-// The unit's registers are 8 KB that Linux saves only for programs that ask (Documentation/arch/x86/xstate.rst); what is
-// granted holds for all threads. Other systems that would let us are not known.
+// arch_prctl's codes for registers that Linux saves only for programs that ask: the unit's are 8 KB
+// (Documentation/arch/x86/xstate.rst). Other systems that would let us are not known.
+constexpr long kSupportedStates = 0x1021, kRequestState = 0x1023, kTileData = 18;
+
 bool has_amx() {
 #if defined(__linux__)
   constexpr unsigned kTileBit = 1u << 24, kInt8Bit = 1u << 25;  // of EDX in CPUID's leaf 7
-  constexpr long kRequestState = 0x1023, kTileData = 18;        // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   unsigned eax, ebx, ecx, edx;
+  uint64_t states = 0;
   return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & kTileBit) != 0 && (edx & kInt8Bit) != 0 &&
-         syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+         syscall(SYS_arch_prctl, kSupportedStates, &states) == 0 && (states >> kTileData & 1) != 0;
+#else
+  return false;
+#endif
+}
+
+// From then on all threads may use it, and none may have a signal stack too small for 8 KB more; who has one is refused.
+bool request_amx() {
+#if defined(__linux__)
+  return syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
 #else
   return false;
 #endif
@@ -89,10 +102,23 @@ const std::vector<Isa>& available_isas() {
   return available;
 }
 
+bool is_granted([[maybe_unused]] Isa isa) {
+#if defined(HERD_HAVE_AMX)
+  if (isa == Isa::amx) {
+    static const bool granted = request_amx();
+    return granted;
+  }
+#endif
+  return true;
+}
+
 Isa parse_isa(std::string_view name) {
   std::string known;
   for (Isa isa : available_isas()) {
-    if (name == isa_name(isa)) return isa;
+    if (name == isa_name(isa)) {
+      if (is_granted(isa)) return isa;
+      throw std::invalid_argument("the system refuses this process the registers of instruction set '" + std::string(name) + "'");
+    }
     known += known.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
   }
   throw std::invalid_argument("instruction set '" + std::string(name) + "' is not available here; choose one of: " + known);
@@ -101,7 +127,8 @@ Isa parse_isa(std::string_view name) {
 Isa default_isa() {
   static const Isa chosen = [] {
     const char* forced = std::getenv("OPENHERD_ISA");
-    return forced != nullptr && *forced != '\0' ? parse_isa(forced) : available_isas().front();
+    if (forced != nullptr && *forced != '\0') return parse_isa(forced);
+    return *std::find_if(available_isas().begin(), available_isas().end(), is_granted);
   }();
   return chosen;
 }

@@ -21,10 +21,13 @@ const char* isa_name(Isa isa);
 // Compiled in and supported by this processor, fastest first; `portable` is always the last.
 const std::vector<Isa>& available_isas();
 
-// Throws std::invalid_argument, listing the available sets, when `name` is unknown or cannot run here.
+// Asks the system for what kernels of the set need beyond the processor, once for the process; whether it was granted.
+bool is_granted(Isa isa);
+
+// Throws std::invalid_argument, listing the available sets, when `name` is unknown or cannot run here, or is not granted.
 Isa parse_isa(std::string_view name);
 
-// The set named by the environment variable OPENHERD_ISA (throws as parse_isa does), else the fastest available.
+// The set named by the environment variable OPENHERD_ISA (throws as parse_isa does), else the fastest available that is granted.
 // Read once, at the first call that succeeds.
 Isa default_isa();
 

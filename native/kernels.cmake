@@ -1,5 +1,5 @@
 # Kernel sources, each compiled once per instruction set in a namespace of its own (see native/isa.h).
-include(CheckCXXCompilerFlag)
+include(CheckCXXSourceCompiles)
 
 set(HERD_NATIVE_DIR ${CMAKE_CURRENT_LIST_DIR})
 set(HERD_KERNEL_SOURCES
@@ -19,7 +19,11 @@ set(HERD_NATIVE_FLAGS ${HERD_OPTIMIZE} -ffp-contract=off -fno-math-errno -fno-tr
 set(HERD_ISAS portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   list(APPEND HERD_ISAS avx2 avx512)
-  check_cxx_compiler_flag(-mamx-int8 HERD_COMPILER_HAS_AMX)  # GCC 11, Clang 12
+  # GCC 11 or Clang 12, and an assembler of their age.
+  set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-int8")
+  check_cxx_source_compiles("#include <immintrin.h>
+    int main() { _tile_zero(0); _tile_dpbsud(0, 1, 2); }" HERD_COMPILER_HAS_AMX)
+  unset(CMAKE_REQUIRED_FLAGS)
   if(HERD_COMPILER_HAS_AMX)
     list(APPEND HERD_ISAS amx)
   endif()
@@ -31,7 +35,7 @@ set(HERD_FLAGS_avx2 -mavx2 -mfma -mf16c)
 # GCC 12 takes the undefined operand of its own AVX-512 intrinsics for a mistake (GCC bug 105593).
 set(HERD_FLAGS_avx512 -Wno-uninitialized -Wno-maybe-uninitialized
   -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma -mf16c -mprfchw -mprefer-vector-width=512)
-set(HERD_FLAGS_amx ${HERD_FLAGS_avx512} -mamx-tile -mamx-int8)
+set(HERD_FLAGS_amx ${HERD_FLAGS_avx512} -mamx-tile -mamx-int8 -DHERD_USE_MATRIX_UNIT)
 set(HERD_FLAGS_neon -march=armv8.2-a+dotprod+fp16)
 
 # Adds the kernels of every instruction set to TARGET and tells its sources which there are.

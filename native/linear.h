@@ -2,7 +2,7 @@
 //
 // Invariant: each y[t][n] has two float32 accumulators (one for float weights, or where a matrix unit multiplies), filled
 // block by block with k ascending, by the same sequence of float operations whatever the number of rows, the range of tiles
-// or the thread. They are added together; then + bias, then + residual. (kernels/linear_step.h says what is in each.)
+// or the thread. Two are added together; then + bias, then + residual. (kernels/linear_step.h says what is in each.)
 // Hence y[t][n] depends on row t of x, row n of W and the instruction set alone, bit for bit.
 #pragma once
 
@@ -38,12 +38,12 @@ static_assert(sizeof(ActivationBlock) == 96);
 // Blocks of one row of K activations.
 constexpr int64_t activation_blocks(int64_t cols) { return (cols + kActivationBlock - 1) / kActivationBlock; }
 
-// Rows of x that pass over the weights together where there are many; their activations (64 x 3 K bytes) stay in the
-// second-level cache.
+// Rows of x that pass over the weights together where there are many; their activations (64 x 3 K bytes, 64 x 5.4 K
+// with what a matrix unit wants of them) stay in the second-level cache.
 constexpr int64_t kPanelRows = 64;
 
 // Where a matrix unit multiplies, a thread's copy of its rows' activations in the unit's order. It serves all jobs with the same
-// rows of xq; whoever changes those in between sets `rows` to 0.
+// rows of xq as long as nobody writes there: a new one is made for each operation.
 struct LinearScratch {
   void* memory = nullptr;  // LinearKernels::scratch_bytes, 64-byte aligned
   const ActivationBlock* of = nullptr;
@@ -84,6 +84,7 @@ struct LinearKernels {
   size_t (*scratch_bytes)(int64_t cols);
 };
 
+// Throws std::runtime_error where the system does not grant what the set needs.
 const LinearKernels& linear_kernels(Isa isa);
 
 }  // namespace herd

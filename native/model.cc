@@ -86,7 +86,8 @@ int32_t Model::add_program(Program program) {
     for (Loaded& loaded : programs_)
       loaded.buffers = loaded.program.place(arena_.data(), limits_.max_batch_tokens, limits_.max_logit_rows);
   }
-  const size_t floats = scratch_floats(shape_, program, linear_kernels(isa_));
+  const size_t of_linear = linear_kernels(isa_).scratch_bytes(widest_input()) / sizeof(float);
+  const size_t floats = std::max(scratch_floats(shape_, program), aligned_size(of_linear));
   if (floats > scratch_floats_) {
     scratch_ = Arena(floats * sizeof(float) * static_cast<size_t>(pool_->size()));
     scratch_floats_ = floats;
@@ -94,6 +95,13 @@ int32_t Model::add_program(Program program) {
   auto buffers = program.place(arena_.data(), limits_.max_batch_tokens, limits_.max_logit_rows);
   programs_.push_back({std::move(program), std::move(buffers)});
   return static_cast<int32_t>(programs_.size()) - 1;
+}
+
+int64_t Model::widest_input() const {
+  int64_t widest = 0;
+  for (const PackedWeight& matrix : weights_.matrices)
+    if (!is_float(matrix.type())) widest = std::max(widest, matrix.cols());
+  return widest;
 }
 
 int32_t Model::add_adapter(LowRankAdapter adapter) {

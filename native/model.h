@@ -62,11 +62,15 @@ class Model {
  private:
   friend class Executor;
 
+  size_t scratch_bytes() const { return scratch_floats_ * sizeof(float); }  // of each thread
   float* scratch(int thread) const {
     return reinterpret_cast<float*>(scratch_.data()) + static_cast<size_t>(thread) * scratch_floats_;
   }
 
   float* cut_records() const { return reinterpret_cast<float*>(cut_records_.data()); }
+
+  // The most columns of a quantised matrix.
+  int64_t widest_input() const;
 
   struct Loaded {
     Program program;

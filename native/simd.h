@@ -15,8 +15,9 @@
 
 #define HERD_INLINE __attribute__((always_inline)) inline
 
-// A unit that multiplies matrices of bytes beside the vector registers: simd/amx.h.
-#if defined(__AMX_INT8__)
+// A unit that multiplies matrices of bytes beside the vector registers: simd/amx.h. CMake says so of the one set that uses it;
+// the compiler's own flags may let all of them.
+#if defined(HERD_USE_MATRIX_UNIT)
 #define HERD_HAS_MATRIX_UNIT 1
 #else
 #define HERD_HAS_MATRIX_UNIT 0

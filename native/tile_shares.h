@@ -21,7 +21,7 @@ class TileShares {
 
   // The next tiles for `thread`, empty when none are left: half of its part's rest, in ascending order, then halves of
   // the others' rests from their ends. Halves, so that few calls are made and the last ones are short; even numbers, since
-  // kernels for many columns take tiles by two.
+  // most kernels for many columns take tiles by two.
   Range take(int thread) {
     Range run = take_from(thread, false);
     const auto threads = static_cast<int>(parts_.size());

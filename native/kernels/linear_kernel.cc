@@ -1,5 +1,5 @@
 // The kernels behind linear.h, whose invariant decides their form: whatever the number of columns (rows of x) computed
-// at once, each pair of accumulators sees `add_step` (or one fma per k for float weights) step by step with k ascending.
+// at once, the accumulators see `add_step` (or one fma per k for float weights) step by step with k ascending.
 //
 // Few columns keep a step's weights in registers (here); many meet weights that are unpacked once (linear_panel.h, or
 // linear_unit.h where there is a matrix unit).
@@ -103,7 +103,7 @@ void run_float_rows(const LinearJob& job, int64_t tile, int64_t t, int64_t end) 
   for (; t < end; ++t) run_float_tiles<kType, 1, 1>(job, tile, t);
 }
 
-// Rows [t, end) of x, fewer than kPanelWorthwhile: up to 4 at once, in passes of about as many each.
+// Rows [t, end) of x, too few for a panel: up to 4 at once, in passes of about as many each.
 template <BlockType kType>
 void run_few_rows(const LinearJob& job, int64_t tile, int64_t t, int64_t end) {
   if constexpr (kHasByteProducts)

@@ -3,10 +3,12 @@
 // A value of x is scale * (128 * coarse + fine), so y[n] is the sum over steps of
 //   w_scale * 128 scale * (codes . coarse) + w_offset * scale * sum(x codes)    in the coarse accumulator, and of
 //   w_scale * scale * (codes . fine)                                            in the fine one,
-// added together at the end. (Where all blocks are fine, integers are added: one accumulator takes
-//   w_scale * scale * (16 * (codes . coarse) + codes . fine) + w_offset * scale * sum(x codes).) Most blocks have no fine codes: in an accumulator of their own they may be left out, or
+// added together at the end. Most blocks have no fine codes: in an accumulator of their own they may be left out, or
 // done later and for some columns only, and no bit changes. (Where they are computed all the same, a mask makes their scale
 // 0: a weight's scale may be infinite, and 0 times that is NaN.)
+//
+// Where all blocks are fine (kAllFine) the integers are added first, and there is one accumulator, of
+//   w_scale * scale * (16 * (codes . coarse) + codes . fine) + w_offset * scale * sum(x codes).
 #pragma once
 
 #include "kernels/activation_codes.h"
@@ -154,12 +156,12 @@ HERD_INLINE void add_fine_step(const StepWeights<kType>& w, const ActivationBloc
 // The step of the tile times block x[c * x_stride] into sums[c].
 template <BlockType kType, int kCols>
 HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x, int64_t x_stride, Sums<kCols>& sums) {
+  if constexpr (kAllFine) return add_fine_step(w, x, x_stride, sums);
   using W = StepWeights<kType>;
   // One or two columns do without asking: a wrong guess of the branch costs more than their 8 products each, all 0. More
   // ask for all together, since it is mostly the same blocks that are fine in all rows.
   constexpr bool kAsks = kCols > 2, kTwice = HERD_VECTOR_BYTES == 64 && !kAsks;
   int32_t any_fine = !kAsks;
-  if constexpr (kAllFine) return add_fine_step(w, x, x_stride, sums);
   if constexpr (kAsks) HERD_FOR_COLUMNS(c) any_fine |= x[c * x_stride].fine_mask;
   _Pragma("GCC unroll 2") for (int h = 0; h < W::kSubBlocks; ++h) {
     i32x16 dots[kCols], fine[kCols];

@@ -18,7 +18,8 @@ namespace herd::HERD_ISA_NS {
 constexpr int kUnitColumns = 16;
 // With fewer rows registers are as fast.
 constexpr int64_t kUnitWorthwhile = 5;
-// Steps of a slab: its weights, 16 columns' activations (16 KB each) and the dot products fit a first-level cache of 48 KB.
+// Steps of a slab: its weights and 16 columns' activations (14 KB each), the ring of dot products (4 or 8) and a panel's sums
+// (4) fit a first-level cache of 48 KB.
 constexpr int kUnitSlabSteps = 12;
 // Products are asked for so many sub-blocks before they are scaled, weights unpacked so many steps before they are multiplied.
 constexpr int kMultipliedAhead = 2, kUnpackedAhead = 1;
@@ -154,12 +155,12 @@ HERD_INLINE void scale_dots(const UnitSlab<kType>& slab, const UnitStep* x, int 
   using W = StepWeights<kType>;
   const int s = sub_block / W::kSubBlocks, h = sub_block % W::kSubBlocks;
   const auto& dots = ring.dots[sub_block % kRing];
-  const f32x16 w_scale = slab.scale[s][h], w_offset = slab.offset[s][h];
+  const f32x16 w_scale = slab.scale[s][h];
   HERD_FOR_UNIT_COLUMNS(c) {
     i32x16 sum = dots[0][c];
     if constexpr (!UnitForm<kType>::kOneProduct) sum = shift_left(sum, kFineBits) + dots[1][c];
     y[c] = scaled(sum, w_scale, x[s].scale[c], y[c]);
-    if constexpr (W::kHasOffset) y[c] = fma(w_offset, splat(x[s].scaled_sum[h][c]), y[c]);
+    if constexpr (W::kHasOffset) y[c] = fma(slab.offset[s][h], splat(x[s].scaled_sum[h][c]), y[c]);
   }
 }
 

@@ -48,7 +48,8 @@ uint32_t read(const uint8_t* from, size_t bytes, int streams) {
 
 #if HERD_HAS_MATRIX_UNIT
 
-constexpr int64_t kProductsPerRound = 2 * 16 * 16 * 64;
+// A weight times an activation takes two of the unit's products, of coarse and of fine codes.
+constexpr int64_t kProductsPerRound = 2 * 16 * 16 * 64 / 2;
 
 uint32_t multiply(int64_t rounds) {
   constexpr int kAllGroups = 16;

@@ -20,6 +20,7 @@ constexpr float kSmallestAbsMax = 0x1p-112f;
 // Blocks quantised together: what is one value for a block is one lane of a vector, and a reduction over lanes gives 16.
 constexpr int kBlocksAtOnce = kLanes;
 
+// The bits of |x|, which as integers are ordered like the values, with infinity and NaN on top.
 HERD_INLINE i32x16 magnitude(const f32x16& x) { return bit_cast<i32x16>(x) & splat(int32_t{0x7fffffff}); }
 
 HERD_INLINE f32x16 load_at_most(const float* from, int64_t n) {
@@ -48,8 +49,7 @@ HERD_INLINE void for_blocks(const float* x, int64_t n, ActivationBlock* out, Bod
   }
 }
 
-// Lane b is the largest magnitude of block b; NaN if any x of it is NaN or infinite. (The bits of |x|, as integers, are ordered
-// like the values, with infinity and NaN on top.)
+// Lane b is the largest magnitude of block b; NaN if any x of it is NaN or infinite.
 HERD_INLINE f32x16 absmax_of(const Blocks& blocks) {
   i32x16 largest[kBlocksAtOnce];
   for (int b = 0; b < blocks.count; ++b) largest[b] = max(magnitude(blocks.half(b, 0)), magnitude(blocks.half(b, 1)));

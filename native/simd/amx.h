@@ -1,4 +1,4 @@
-// Included by linear_unit.h where the instruction set has Intel's AMX with int8 (Sapphire Rapids and later): a unit that
+// For sources of the instruction set that has Intel's AMX with int8 (Sapphire Rapids and later): a unit that
 // multiplies matrices of bytes, 16 columns by 16 rows at once, beside AVX-512.
 #pragma once
 
@@ -30,6 +30,7 @@ class MatrixUnit {
     shapes.set(0, kGroups, 64);  // weights
     shapes.set(1, 16, 4 * kGroups), shapes.set(2, 16, 64), shapes.set(3, 16, 64);  // 16 columns, and dot products of two
     shapes.set(4, 8, 4 * kGroups), shapes.set(5, 8, 64), shapes.set(6, 8, 64);     // 8 columns
+    asm volatile("" : "+m"(shapes));  // the intrinsic says that it reads 8 of the 64 bytes
     _tile_loadconfig(&shapes);
   }
   ~MatrixUnit() { _tile_release(); }

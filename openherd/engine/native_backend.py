@@ -77,7 +77,8 @@ class NativeBackend:
         return MemoryPlan(
             weights=sum(native.packed_bytes(weights[name]) for name in weights),
             scratch=scratch_bytes(program, limits.max_batch_tokens, limits.max_logit_rows)
-            + native.cut_records_bytes(config, limits.max_context, self.threads),
+            + native.cut_records_bytes(config, limits.max_context, self.threads)
+            + self.threads * native.linear_scratch_bytes(weights[name] for name in weights),
             kv_block=native.kv_block_bytes(config, half=kv.dtype == "f16"),
         )
 

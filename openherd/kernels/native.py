@@ -23,7 +23,7 @@ from openherd.kernels.alibi import alibi_slopes
 from openherd.kernels.program import Operation, Program
 from openherd.kernels.rope import rotary_tables
 from openherd.quant.dequantize import dequantize
-from openherd.quant.types import BlockType
+from openherd.quant.types import PLAIN_TYPES, BlockType
 
 __all__ = [
     "NativeModel",
@@ -32,6 +32,7 @@ __all__ = [
     "cut_records_bytes",
     "default_isa",
     "kv_block_bytes",
+    "linear_scratch_bytes",
     "make_pool",
     "packed_bytes",
 ]
@@ -233,6 +234,12 @@ def kv_block_bytes(config: ModelConfig, *, half: bool) -> int:
 def cut_records_bytes(config: ModelConfig, max_context: int, threads: int) -> int:
     """Memory for attention over one long sequence that threads share."""
     return _native.cut_records_bytes(config.n_heads, config.n_kv_heads, config.head_dim, max_context, threads)
+
+
+def linear_scratch_bytes(weights: Iterable[Tensor]) -> int:
+    """Memory of each thread for linear maps of these weights."""
+    widest = max((w.shape[1] for w in weights if len(w.shape) == 2 and w.type.name not in PLAIN_TYPES), default=0)
+    return _native.linear_scratch_bytes(widest)
 
 
 def _is_mapped(rows: U8) -> bool:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Rows: TypeAlias = Literal["T", "R"]
-Form: TypeAlias = Literal[
-    "f32", "q8"
-]  # as computed, and in integers of 8 or 15 bits by blocks of 32, which quantised weights read
+# As computed, and in integers of 8 to 15 bits by blocks of 32, which quantised weights read.
+Form: TypeAlias = Literal["f32", "q8"]
 Kind: TypeAlias = Literal[
     "embed",  # writes[0] = rows of names[0] for the token ids
     "rms_norm",  # writes[0] = norm of reads[0] by names[0]

@@ -182,14 +182,20 @@ def _pick_rows_early(nodes: list[_Node], output: _Value) -> tuple[list[_Node], _
     see each other, so no bit changes.)
     """
     whole: set[_Value] = set()  # some reader needs all rows
-    narrow: list[_Node] = []  # read and make rows that are wanted
+    narrow: set[_Node] = set()  # read and make rows that are wanted
     for node in reversed(nodes):
         if node.kind == "pick_rows" or (node.kind in _ROW_BY_ROW and not whole.intersection(node.writes)):
-            narrow.append(node)
+            narrow.add(node)
         else:
             whole.update(node.inputs())
     made_narrow = {value for node in narrow for value in node.writes}
-    picked = {value: _Value(value.width, "R") for node in narrow for value in node.reads if value not in made_narrow}
+    picked = {
+        value: _Value(value.width, "R")
+        for node in nodes
+        if node in narrow
+        for value in node.reads
+        if value not in made_narrow
+    }
     result: list[_Node] = []
     for node in nodes:
         if node.kind == "pick_rows":  # of rows that were picked already

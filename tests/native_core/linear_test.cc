@@ -45,7 +45,7 @@ Activations activations(const LinearKernels& kernels, BlockType type, int64_t co
 }
 
 std::vector<float> multiply(const LinearKernels& kernels, const PackedWeight& weight, const Activations& in, int64_t columns,
-                            bool with_scratch = true) {
+                            LinearScratch* scratch) {
   std::vector<float> y(static_cast<size_t>(columns * weight.rows()));
   LinearJob job{};
   job.weight = weight.view();
@@ -56,11 +56,15 @@ std::vector<float> multiply(const LinearKernels& kernels, const PackedWeight& we
   job.xq = in.blocks.data();
   job.y = y.data();
   job.y_stride = weight.rows();
-  const Arena memory(kernels.scratch_bytes(weight.cols()));
-  LinearScratch scratch{.memory = memory.data()};
-  job.scratch = with_scratch ? &scratch : nullptr;
+  job.scratch = scratch;
   kernels.linear(job);
   return y;
+}
+
+std::vector<float> multiply(const LinearKernels& kernels, const PackedWeight& weight, const Activations& in, int64_t columns) {
+  const Arena memory(kernels.scratch_bytes(weight.cols()));
+  LinearScratch scratch{.memory = memory.data()};
+  return multiply(kernels, weight, in, columns, &scratch);
 }
 
 void check_type(Isa isa, BlockType type, int64_t cols) {
@@ -75,7 +79,7 @@ void check_type(Isa isa, BlockType type, int64_t cols) {
     const std::vector<float> some = multiply(kernels, weight, in, columns);
     CHECK(std::memcmp(some.data(), all.data(), some.size() * sizeof(float)) == 0);
   }
-  CHECK(multiply(kernels, weight, in, kMostColumns, false) == all);
+  CHECK(multiply(kernels, weight, in, kMostColumns, nullptr) == all);
   std::vector<float> row(static_cast<size_t>(cols));
   for (int64_t n = 0; n < kRows; ++n) {
     weight.dequantize_row(n, row.data());
@@ -95,6 +99,25 @@ void check_type(Isa isa, BlockType type, int64_t cols) {
 HERD_TEST(linear_maps_of_every_type_and_instruction_set) {
   for (const Isa isa : available_isas())
     for (const BlockType type : kTypes) check_type(isa, type, is_float(type) ? 67 : 3 * std::max<int64_t>(32, block_shape(type).values));
+}
+
+// Maps of one input whose blocks are divided otherwise, in turn over one scratch, as queries, keys and values of mixed types.
+HERD_TEST(one_scratch_serves_types_with_other_sub_blocks) {
+  constexpr int64_t kCols = 512, kColumns = 20;
+  for (const Isa isa : available_isas()) {
+    const LinearKernels& kernels = linear_kernels(isa);
+    const Activations in = activations(kernels, BlockType::q4_k, kCols);
+    const Arena memory(kernels.scratch_bytes(kCols));
+    LinearScratch scratch{.memory = memory.data()};
+    for (const BlockType type : {BlockType::q4_k, BlockType::q6_k, BlockType::q4_1, BlockType::q2_k, BlockType::q4_k}) {
+      std::mt19937 random(static_cast<uint32_t>(type));
+      const BlockShape shape = block_shape(type);
+      const std::vector<uint8_t> rows = test::random_rows(type, kRows, kCols, random);
+      const PackedWeight weight =
+          PackedWeight::pack(type, kRows, kCols, rows.data(), static_cast<size_t>(kCols / shape.values * shape.bytes));
+      CHECK(multiply(kernels, weight, in, kColumns, &scratch) == multiply(kernels, weight, in, kColumns, nullptr));
+    }
+  }
 }
 
 HERD_TEST(weights_packed_by_many_threads_are_the_same) {

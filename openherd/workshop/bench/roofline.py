@@ -8,6 +8,7 @@ needs more is not excused. Not counted: attention's own arithmetic, norms, the e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -17,6 +18,7 @@ from openherd.quant.types import PLAIN_TYPES
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 KV_BYTES = 2  # of a value in the cache, f16
+_TAIL = ("self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ModelCost:
 
     layer_bytes: int  # weights of all layers, read in every step
     layer_products: int  # for each row
+    tail_products: int  # of these behind the last attention, for rows whose logits are wanted only
     head_bytes: int  # read where logits are wanted
     head_products: int
     kv_bytes: int  # of one position, all layers
@@ -48,6 +51,7 @@ class ModelCost:
         return cls(
             layer_bytes=sum(tensor.nbytes for tensor in layers),
             layer_products=sum(prod(tensor.shape) for tensor in matrices),
+            tail_products=sum(prod(tensors[name].shape) for name in _behind_the_last_attention(tensors, c.n_layers)),
             head_bytes=head.nbytes,
             head_products=prod(head.shape),
             kv_bytes=2 * c.n_layers * c.kv_dim * KV_BYTES,
@@ -75,5 +79,12 @@ class ModelCost:
         if not self.is_integer:
             return None
         steps = -(-num_tokens // rows_at_once)
-        products = num_tokens * self.layer_products + self.head_products  # logits of the last token only
+        # The logits of the last token are wanted, and what only they need is computed for it alone.
+        products = num_tokens * (self.layer_products - self.tail_products) + self.tail_products + self.head_products
         return num_tokens / max(products / rates.multiply, (steps * self.layer_bytes + self.head_bytes) / rates.read)
+
+
+def _behind_the_last_attention(names: Iterable[str], n_layers: int) -> list[str]:
+    """The matrices that see the wanted rows only. (Experts see all.)"""
+    last = f"model.layers.{n_layers - 1}."
+    return [name for name in names if name in {f"{last}{part}.weight" for part in _TAIL}]

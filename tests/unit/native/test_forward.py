@@ -249,6 +249,19 @@ def test_adapters_change_their_own_rows_only() -> None:
     assert alone.tobytes() == ours[2].tobytes()
 
 
+def test_adapters_find_their_rows_among_those_whose_logits_are_wanted() -> None:
+    values = random_weights(BASE, 3)
+    names = [name for name in values if name.endswith("_proj.weight")]
+    backend = loaded(NativeBackend(2), BASE, float_source(values))
+    for seed in (1, 2):
+        backend.load_adapter(_adapter(BASE, seed, names, values))
+    chunks = [(PROMPT[:20], 0, [0, 1]), (PROMPT[3:43], 0, [2, 3, 4]), (PROMPT[5:15], 0, [5])]
+    whole = backend.logits(backend.forward(batch_of(chunks, adapters=[0, -1, 1]))).copy()
+    for rows in ([19, 59, 69], [2, 21, 22, 60], [69]):
+        step = backend.forward(batch_of(chunks, adapters=[0, -1, 1], logit_rows=rows))
+        assert np.array_equal(backend.logits(step), whole[rows])
+
+
 def test_adapters_give_the_same_bits_however_threads_are_scheduled() -> None:
     """More threads than cores, many times over: threads that shared a job's tile range would soon take each other's."""
     values = random_weights(BASE, 1)

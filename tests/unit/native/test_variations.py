@@ -149,3 +149,14 @@ def test_what_lies_before_a_window_is_not_seen() -> None:
     poison = np.full(backend.read_blocks(0, old).shape, 0x7E, np.uint8)  # 8e37 in float32
     backend.write_blocks(0, old, poison)
     assert logits(backend, PROMPT[150:160], 150).tobytes() == clean.tobytes()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_rows_whose_logits_are_wanted_have_the_bits_of_all_rows(name: str) -> None:
+    """Behind the last attention the others are not computed."""
+    config = CONFIGS[name]
+    backend = loaded(NativeBackend(2), config, weights_of(config))
+    whole = logits(backend, PROMPT)
+    for rows in ([3, 39, 49, 170], [199], list(range(40, 90))):
+        step = backend.forward(batch_of([(PROMPT, 0, BLOCKS)], logit_rows=rows))
+        assert np.array_equal(backend.logits(step), whole[rows])

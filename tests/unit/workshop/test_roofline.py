@@ -25,6 +25,7 @@ def cost(tmp_path: Path) -> ModelCost:
 def test_weights_are_counted_once_and_the_tied_embedding_as_the_head(cost: ModelCost) -> None:
     per_layer = 256 * 256 + 2 * 128 * 256 + 256 * 256 + 3 * 512 * 256
     assert cost.layer_products == 2 * per_layer
+    assert cost.tail_products == 256 * 256 + 3 * 512 * 256
     assert cost.head_products == 1024 * 256
     norms = (2 * 2 + 1) * 256 * 4
     assert cost.layer_bytes == 2 * per_layer // 32 * 18 + norms
@@ -40,7 +41,7 @@ def test_decoding_is_bound_by_bytes_and_many_rows_by_products(cost: ModelCost) -
     products = cost.layer_products + cost.head_products
     assert cost.decode_limit(Rates(1e12, 1e9), 32, 0) == pytest.approx(1e9 / products)
     assert cost.prefill_limit(Rates(1e12, 1e9), 512, 512) == pytest.approx(
-        512e9 / (512 * cost.layer_products + cost.head_products)
+        512e9 / (512 * (cost.layer_products - cost.tail_products) + cost.tail_products + cost.head_products)
     )
 
 
