@@ -84,6 +84,7 @@ HERD_TEST(instruction_sets_agree) {
     float largest = 0;
     for (const float value : expected) largest = std::max(largest, std::abs(value));
     for (const Isa isa : available_isas()) {
+      if (isa == Isa::amx && !is_float(type)) continue;  // activations are other integers there
       const auto seen = run(*random_model(std::make_shared<ThreadPool>(1), isa, type, false), step);
       // A rounding that tips an activation's 8-bit code moves a logit by far more than a rounding does.
       const float tolerance = (is_float(type) ? 1e-4f : 2e-2f) * largest;
