@@ -8,7 +8,7 @@ needs more is not excused. Not counted: attention's own arithmetic, norms, the e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container
 from dataclasses import dataclass
 from math import prod
 
@@ -84,7 +84,7 @@ class ModelCost:
         return num_tokens / max(products / rates.multiply, (steps * self.layer_bytes + self.head_bytes) / rates.read)
 
 
-def _behind_the_last_attention(names: Iterable[str], n_layers: int) -> list[str]:
+def _behind_the_last_attention(names: Container[str], n_layers: int) -> list[str]:
     """The matrices that see the wanted rows only. (Experts see all.)"""
-    last = f"model.layers.{n_layers - 1}."
-    return [name for name in names if name in {f"{last}{part}.weight" for part in _TAIL}]
+    tail = (f"model.layers.{n_layers - 1}.{part}.weight" for part in _TAIL)
+    return [name for name in tail if name in names]
