@@ -36,7 +36,7 @@ constexpr int64_t kRecordLanes = 16;
 static constexpr int64_t record_floats(int64_t head_dim) { return padded_dim(head_dim) + 2 * kRecordLanes; }
 
 // Queries that share each load of a key or value.
-constexpr int64_t kQueryGroup = 4;
+constexpr int64_t kQueryGroup = 6;
 
 // Variations of attention that some families declare. All follow from a row's and a key's absolute positions.
 struct ScoreRules {

@@ -9,12 +9,13 @@ extern const RowKernels row_kernels;
 
 namespace {
 
-// Vectors of keys or values held at once: with 4 queries, 4 x 4 accumulators fill half of AVX-512's 32 registers, 4 x 1
-// of two registers each half of AVX2's 16.
+// Vectors of keys or values held at once: with 6 queries, 6 x 4 accumulators fill 24 of AVX-512's 32 registers, 6 x 1 of
+// two registers each 12 of AVX2's 16.
 constexpr int kVectorGroup = kParts == 1 ? 4 : 1;
 
-// Converting a tile to float32 pays when more groups of queries than this read it (6 of them 6,600 positions deep on two Zen
-// 5 cores: 2.1 ms a row with, 1.9 without; 24 the same). On AVX2 two registers are converted for each fma's operand.
+// Converting a tile to float32 pays when more groups of queries than this read it (Zen 5, groups of four queries, 6,600
+// positions deep: 6 groups 2.1 ms a row with, 1.9 without, 24 the same; a Xeon with AMX: no difference from 3 to 8 groups of
+// six). On AVX2 two registers are converted for each fma's operand.
 constexpr int64_t kGroupsWorthConverting = kParts == 1 ? 8 : 4;
 
 constexpr size_t kCacheLine = 64;
@@ -28,30 +29,60 @@ struct Tile {
   const Element* values[kTileBlocks];  // [16][padded_dim] each
 };
 
-// Whatever is computed from one place of a tile asks  for as many bytes of the next one, keys for keys and values for
-// values: asked for all at once they would wait for each other, and memory would have nothing to do in between (94 MB of
-// halves on two Emerald Rapids cores: 3.7 ms with all beside the keys, 2.8 so, 4.1 without).
-template <int kVectors, class Element>
-HERD_INLINE void fetch(const Element* next) {
-  constexpr size_t kBytes = kVectors * kLanes * sizeof(Element);
-  constexpr int kSecondLevel = 2;
-  _Pragma("GCC unroll 4") for (size_t at = 0; at < kBytes; at += kCacheLine)
-    __builtin_prefetch(reinterpret_cast<const std::byte*>(next) + at, 0, kSecondLevel);
+// In memory a tile is so many pieces: each block's keys, then each block's values. Computing a group of queries goes
+// through as many spans, and each asks for some of the next tile, a little with each vector: whatever is asked for faster
+// than memory answers holds up the loads that the computation waits for (94 MB of halves, one thread of a Xeon with AMX, three
+// rows in groups of four queries: 11.9 ms with all asked for by the first group, 14.1 with a share in a burst before each
+// group, 10.0 so).
+constexpr int kPieces = 2 * kTileBlocks;
+
+// What a group of queries asks for of the next tile.
+struct Share {
+  int halves;  // of a piece in each span: 2 if the group is the only one, else 1; 0: nothing
+  const std::byte* spans[kPieces];
+};
+
+template <class Element>
+const std::byte* half_piece(const Tile<Element>& tile, int64_t head_dim, int64_t half) {
+  const int64_t piece = half / 2, upper = half % 2 * kBlockLen / 2;
+  const Element* from = piece < kTileBlocks ? tile.keys[piece] + upper * head_dim
+                                            : tile.values[piece - kTileBlocks] + upper * padded_dim(head_dim);
+  return reinterpret_cast<const std::byte*>(from);
 }
 
-template <int N, bool kFetch, class Element>
-HERD_INLINE void tile_scores(const float* q, int64_t head_dim, const Tile<Element>& tile, const Tile<Element>* next,
+// The share of group `number` in `groups`. Where it has fewer halves than spans, the others ask for the last one again.
+template <class Element>
+Share share_of(const Tile<Element>& next, int64_t head_dim, int64_t number, int64_t groups) {
+  constexpr int64_t kHalves = 2 * kPieces;
+  const int64_t begin = kHalves * number / groups, end = kHalves * (number + 1) / groups;
+  Share share{groups == 1 ? 2 : begin < end, {}};
+  for (int64_t span = 0; share.halves > 0 && span < kPieces; ++span) {
+    const int64_t half = begin + span * share.halves;
+    share.spans[span] = half_piece(next, head_dim, half < end ? half : end - 1);
+  }
+  return share;
+}
+
+template <int kBytes>
+HERD_INLINE void fetch(const std::byte* from) {
+  constexpr int kSecondLevel = 2;
+  _Pragma("GCC unroll 4") for (size_t at = 0; at < kBytes; at += kCacheLine) __builtin_prefetch(from + at, 0, kSecondLevel);
+}
+
+// kAhead: bytes of the next tile that are asked for with each vector.
+template <int N, int kAhead, class Element>
+HERD_INLINE void tile_scores(const float* q, int64_t head_dim, const Tile<Element>& tile, const Share& share,
                              float (*scores)[kTileLen]) {
   for (int block = 0; block < kTileBlocks; block += kVectorGroup) {
     f32x16 sums[N][kVectorGroup];
     for (auto& row : sums)
       for (auto& sum : row) sum = splat(0.0f);
-    // Each part asks for the keys of one of the next tile's blocks, in order.
+    // Each part is a span.
     _Pragma("GCC unroll 4") for (int part = 0; part < kVectorGroup; ++part) {
-      const Element* fetched = kFetch ? next->keys[block + part] : nullptr;
+      const std::byte* ahead = kAhead > 0 ? share.spans[block + part] : nullptr;
       const int64_t end = head_dim * (part + 1) / kVectorGroup;
       for (int64_t d = head_dim * part / kVectorGroup; d < end; ++d) {
-        if constexpr (kFetch) fetch<kVectorGroup>(fetched), fetched += kVectorGroup * kLanes;
+        if constexpr (kAhead > 0) fetch<kVectorGroup * kAhead>(ahead), ahead += kVectorGroup * kAhead;
         f32x16 keys[kVectorGroup];
         for (int v = 0; v < kVectorGroup; ++v) keys[v] = load_values(tile.keys[block + v] + d * kBlockLen);
         for (int i = 0; i < N; ++i) {
@@ -136,18 +167,19 @@ HERD_INLINE void ruled_weights(const ScoreRules& rules, const RuledQuery& query,
 }
 
 // out[i] (0 at first if kFresh) += weights[i][p] * value[p] over positions [begin, end) of the tile, ascending.
-template <int N, int V, bool kFresh, bool kFetch, class Element>
-HERD_INLINE void add_columns(const Tile<Element>& tile, const Tile<Element>* next, int64_t begin, int64_t end,
-                             int64_t width, int64_t column, const float (*weights)[kTileLen], int64_t stride, float* out) {
+template <int N, int V, bool kFresh, int kAhead, class Element>
+HERD_INLINE void add_columns(const Tile<Element>& tile, const Share& share, int64_t begin, int64_t end, int64_t width,
+                             int64_t column, const float (*weights)[kTileLen], int64_t stride, float* out) {
   f32x16 sums[N][V];
   for (int i = 0; i < N; ++i)
     for (int v = 0; v < V; ++v) sums[i][v] = kFresh ? splat(0.0f) : load(out + i * stride + column + v * kLanes);
   for (int64_t p = begin; p < end;) {
     const Element* row = tile.values[p / kBlockLen] + p % kBlockLen * width + column;
-    const Element* fetched = kFetch ? next->values[p / kBlockLen] + p % kBlockLen * width + column : nullptr;
+    const int64_t vectors_before = column / kLanes * kBlockLen + p % kBlockLen * V;
+    const std::byte* ahead = kAhead > 0 ? share.spans[kTileBlocks + p / kBlockLen] + vectors_before * kAhead : nullptr;
     const int64_t block_end = (p / kBlockLen + 1) * kBlockLen, stop = block_end < end ? block_end : end;
     for (; p < stop; ++p, row += width) {
-      if constexpr (kFetch) fetch<V>(fetched), fetched += width;
+      if constexpr (kAhead > 0) fetch<V * kAhead>(ahead), ahead += V * kAhead;
       f32x16 values[V];
       for (int v = 0; v < V; ++v) values[v] = load_values(row + v * kLanes);
       for (int i = 0; i < N; ++i) {
@@ -160,25 +192,25 @@ HERD_INLINE void add_columns(const Tile<Element>& tile, const Tile<Element>* nex
     for (int v = 0; v < V; ++v) store(out + i * stride + column + v * kLanes, sums[i][v]);
 }
 
-template <int N, bool kFresh, bool kFetch, class Element>
-HERD_INLINE void add_values(const Tile<Element>& tile, const Tile<Element>* next, int64_t begin, int64_t end,
-                            int64_t width, const float (*weights)[kTileLen], int64_t stride, float* out) {
+template <int N, bool kFresh, int kAhead, class Element>
+HERD_INLINE void add_values(const Tile<Element>& tile, const Share& share, int64_t begin, int64_t end, int64_t width,
+                            const float (*weights)[kTileLen], int64_t stride, float* out) {
   int64_t column = 0;
   for (; column + kVectorGroup * kLanes <= width; column += kVectorGroup * kLanes)
-    add_columns<N, kVectorGroup, kFresh, kFetch>(tile, next, begin, end, width, column, weights, stride, out);
+    add_columns<N, kVectorGroup, kFresh, kAhead>(tile, share, begin, end, width, column, weights, stride, out);
   for (; column < width; column += kLanes)
-    add_columns<N, 1, kFresh, kFetch>(tile, next, begin, end, width, column, weights, stride, out);
+    add_columns<N, 1, kFresh, kAhead>(tile, share, begin, end, width, column, weights, stride, out);
 }
 
 // The records of N queries from one tile; seen[i] >= 1 of its positions are in query i's past. Not inlined: within its
 // caller GCC keeps pointers of the inner loops in memory.
-template <int N, bool kFetch, class Element>
+template <int N, int kAhead, class Element>
 __attribute__((noinline)) void group_step(const float* q, int64_t head_dim, const Tile<Element>& tile,
-                                          const Tile<Element>* next, const int64_t* seen, const ScoreRules* rules,
+                                          const Share& share, const int64_t* seen, const ScoreRules* rules,
                                           const RuledQuery* ruled, float* records) {
   const int64_t width = padded_dim(head_dim), stride = record_floats(head_dim);
   alignas(64) float weights[N][kTileLen];
-  tile_scores<N, kFetch>(q, head_dim, tile, next, weights);
+  tile_scores<N, kAhead>(q, head_dim, tile, share, weights);
   int64_t shared = kTileLen;  // positions that all N queries see
   for (int i = 0; i < N; ++i) {
     float* sum = records + i * stride + width;
@@ -188,17 +220,21 @@ __attribute__((noinline)) void group_step(const float* q, int64_t head_dim, cons
       tile_weights(weights[i], seen[i], sum, sum + kRecordLanes);
     if (seen[i] < shared) shared = seen[i];
   }
-  add_values<N, true, kFetch>(tile, next, 0, shared, width, weights, stride, records);
+  add_values<N, true, kAhead>(tile, share, 0, shared, width, weights, stride, records);
   for (int i = 0; i < N; ++i)
     if (seen[i] > shared)
-      add_values<1, false, false>(tile, next, shared, seen[i], width, weights + i, stride, records + i * stride);
+      add_values<1, false, 0>(tile, share, shared, seen[i], width, weights + i, stride, records + i * stride);
 }
 
-template <int N, class Element>
-void group_step(const float* q, int64_t head_dim, const Tile<Element>& tile, const Tile<Element>* next,
-                const int64_t* seen, const ScoreRules* rules, const RuledQuery* ruled, float* records) {
-  next ? group_step<N, true>(q, head_dim, tile, next, seen, rules, ruled, records)
-       : group_step<N, false>(q, head_dim, tile, next, seen, rules, ruled, records);
+template <int N, class CacheElement, class Element>
+void group_step(const float* q, int64_t head_dim, const Tile<Element>& tile, const Share& share, const int64_t* seen,
+                const ScoreRules* rules, const RuledQuery* ruled, float* records) {
+  constexpr int kWhole = kLanes * sizeof(CacheElement);
+  switch (share.halves) {
+    case 2: return group_step<N, kWhole>(q, head_dim, tile, share, seen, rules, ruled, records);
+    case 1: return group_step<N, kWhole / 2>(q, head_dim, tile, share, seen, rules, ruled, records);
+    default: return group_step<N, 0>(q, head_dim, tile, share, seen, rules, ruled, records);
+  }
 }
 
 void merge(float* records, const float* following, int64_t queries, int64_t head_dim) {
@@ -238,10 +274,10 @@ RuledQuery ruled_query(const AttentionJob& job, int64_t i, int64_t tile_begin) {
   return {own, job.rules->window == 0 ? -tile_begin : own - job.rules->window + 1, slope};
 }
 
-// All queries from `first` on meet one tile, while the next one, if any, is fetched.
-template <class Element>
+// All queries from `first` on meet one tile, while the next one, if any, is fetched from the cache.
+template <class CacheElement, class Element>
 void tile_step(const AttentionJob& job, const Work& work, int64_t first, int64_t tile_begin, const Tile<Element>& tile,
-               const Tile<Element>* next) {
+               const Tile<CacheElement>* next) {
   const int64_t count = job.rows * job.heads, head_dim = job.head_dim, stride = record_floats(head_dim);
   const bool merged = job.tile_begin == 0 && tile_begin > 0;
   float* const records =
@@ -249,7 +285,9 @@ void tile_step(const AttentionJob& job, const Work& work, int64_t first, int64_t
   if (job.tile_begin > 0) clear_records(records, first, head_dim);
   int64_t seen[kQueryGroup];
   RuledQuery ruled[kQueryGroup];
-  for (int64_t i = first; i < count; i += kQueryGroup, next = nullptr) {
+  const int64_t groups = (count - first + kQueryGroup - 1) / kQueryGroup;
+  for (int64_t i = first; i < count; i += kQueryGroup) {
+    const Share share = next ? share_of(*next, head_dim, (i - first) / kQueryGroup, groups) : Share{};
     const int64_t n = count - i < kQueryGroup ? count - i : kQueryGroup;
     for (int64_t j = 0; j < n; ++j) {
       const int64_t past = job.first_position + (i + j) / job.heads + 1 - tile_begin;
@@ -259,10 +297,12 @@ void tile_step(const AttentionJob& job, const Work& work, int64_t first, int64_t
     const float* q = work.q + i * head_dim;
     float* const out = merged ? work.group : records + i * stride;
     switch (n) {
-      case 4: group_step<4>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
-      case 3: group_step<3>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
-      case 2: group_step<2>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
-      default: group_step<1>(q, head_dim, tile, next, seen, job.rules, ruled, out); break;
+      case 6: group_step<6, CacheElement>(q, head_dim, tile, share, seen, job.rules, ruled, out); break;
+      case 5: group_step<5, CacheElement>(q, head_dim, tile, share, seen, job.rules, ruled, out); break;
+      case 4: group_step<4, CacheElement>(q, head_dim, tile, share, seen, job.rules, ruled, out); break;
+      case 3: group_step<3, CacheElement>(q, head_dim, tile, share, seen, job.rules, ruled, out); break;
+      case 2: group_step<2, CacheElement>(q, head_dim, tile, share, seen, job.rules, ruled, out); break;
+      default: group_step<1, CacheElement>(q, head_dim, tile, share, seen, job.rules, ruled, out); break;
     }
     if (merged) merge(records + i * stride, out, n, head_dim);
   }
@@ -285,19 +325,17 @@ Tile<Element> find_tile(const AttentionJob& job, int64_t tile_begin) {
   return tile;
 }
 
-// The tile's halves as float32 in scratch, for many queries; the next tile's are fetched.
-Tile<float> convert_tile(const Tile<uint16_t>& half, const Tile<uint16_t>& next, int64_t head_dim, float* scratch) {
+// The tile's halves as float32 in scratch, for many queries.
+Tile<float> convert_tile(const Tile<uint16_t>& half, int64_t head_dim, float* scratch) {
   Tile<float> tile;
   const int64_t width = padded_dim(head_dim);
   for (int i = 0; i < kTileBlocks; ++i) {
     tile.keys[i] = scratch;
     for (int64_t at = 0; at < kBlockLen * head_dim; at += kLanes, scratch += kLanes) {
-      fetch<1>(next.keys[i] + at);
       store(scratch, load_f16(half.keys[i] + at));
     }
     tile.values[i] = scratch;
     for (int64_t at = 0; at < kBlockLen * width; at += kLanes, scratch += kLanes) {
-      fetch<1>(next.values[i] + at);
       store(scratch, load_f16(half.values[i] + at));
     }
   }
@@ -351,7 +389,7 @@ void attend(const AttentionJob& job) {
     }
     const auto tile = find_tile<uint16_t>(job, begin), next = find_tile<uint16_t>(job, begin + kTileLen);
     if (count - skipped > kGroupsWorthConverting * kQueryGroup) {
-      tile_step<float>(job, work, skipped, begin, convert_tile(tile, next, job.head_dim, work.converted), nullptr);
+      tile_step(job, work, skipped, begin, convert_tile(tile, job.head_dim, work.converted), last ? nullptr : &next);
     } else {
       tile_step(job, work, skipped, begin, tile, last ? nullptr : &next);
     }
