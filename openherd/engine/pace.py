@@ -4,11 +4,14 @@ prompt does not stall running answers, and what rows beside a decode cost."""
 from __future__ import annotations
 
 from collections import deque
+from statistics import median
 
-# A step with prompt rows may take this many times a step without: running answers keep under three times their idle
-# latency (a margin for jitter), and the prompt gets 1 - 1/2.7 = 63 % of the time, so it waits at most 1.6 times longer,
-# and longer by what small steps cost beside large ones (up to 1.5 times deep in a long prompt).
-STRETCH = 2.7
+# A step with prompt rows may take this many times what running answers wait for at the worst without any: they keep
+# under three times their idle latency (a margin for jitter), and the prompt gets about 65 % of the time, so it waits at
+# most 1.6 times longer, and longer by what small steps cost beside large ones (up to 1.5 times deep in a long prompt).
+STRETCH = 2.65
+# Where answers have grown so long since then that this is less than so many decode steps of today, it is these.
+LEAST_STRETCH = 2.0
 # A step of prompt rows alone takes no longer, where it has more than FIRST_ROWS: who arrives meanwhile waits for its
 # end, and so does whoever leaves. On slow machines and with large models that is less than a full batch. (Half of it
 # made prompts of 3,000 tokens 7 % slower where a full batch takes 1.1 to 3 s.)
@@ -29,11 +32,19 @@ CROWD_TO_ANSWERS = 0.3
 # An answer waits no longer for it than this, where its own share is not more.
 CROWD_ROWS = 128
 CROWD_STEP_S = 0.1
-# What a step without takes is the third longest of so many: what running answers wait for at the worst, which is what
-# they notice, and no disturbed step. A mean of the last few stands still at whatever they were as long as prompt rows
-# ride along, and times of such short steps scatter (Zen 5: half under 3.9 ms, a tenth over 6.7): from one prompt of
-# 7,900 tokens to the next it waited 1.9 to 3.4 times longer than alone.
-DECODE_STEPS = 32
+# What answers wait for at the worst is the fourth longest of so many steps of decodes alone: that is what they notice,
+# and no disturbed step. Times of such short steps scatter (Zen 5: half under 3.9 ms, a tenth over 6.7), and by a mean
+# of the last few each prompt was paced by chance: one of 7,900 tokens waited 1.9 to 3.4 times longer than alone. Steps
+# among those with prompt rows do not belong to them: memory of answers that grow meanwhile would let the prompt's steps
+# grow as well, from 32 to 44 ms, where those before it had said 33.
+DECODE_STEPS = 128
+# One step in so many goes without while a prompt rides along, so that what a decode step takes stays known: answers
+# grow meanwhile, and what they add to each step would pass for the price of a prompt's row. (Four answers beside a
+# prompt of 7,900 tokens, Xeon with AMX: their step went from 7.5 to 14 ms, a row passed for 8 ms of 2.5, and the prompt
+# got 3 rows a step and waited 3.7 times longer than alone.)
+STEPS_WITH = 12
+# What such a step takes nowadays is the median of so many.
+LATEST_STEPS = 5
 # Weight of the newest measurement: half of the memory is the last three steps.
 NEWEST = 0.2
 # A step that takes longer than this times what was expected was disturbed; it counts as if it had taken as much.
@@ -45,42 +56,52 @@ class PrefillPace:
 
     def __init__(self) -> None:
         self._decodes_s: deque[float] = deque(maxlen=DECODE_STEPS)  # the last steps of decodes alone
+        self._latest_s: deque[float] = deque(maxlen=LATEST_STEPS)  # those among steps with prompt rows as well
+        self._rode = False  # prompt rows, in the last step
+        self._steps_with = 0  # prompt rows beside decodes, since the last such step
         self._row_s: float | None = None  # one more prompt row
         self._left_over = 0.0  # of the last step's share; of three or four rows much is lost by rounding
 
     def prefill_rows(self, num_decodes: int, num_prompts: int, room: int) -> int:
         """Prompt rows for a step with `num_decodes` decodes, `room` rows left and so many prompts that could go on.
-        Where no decode waits, all that a step of bounded time computes."""
+        Where no decode waits, all that a step of bounded time computes; 0 now and then, never twice in a row."""
         if num_decodes == 0:
             return room if self._row_s is None else min(room, max(FIRST_ROWS, int(LONGEST_STEP_S / self._row_s)))
+        crowded = num_prompts >= CROWD and num_prompts > CROWD_TO_ANSWERS * num_decodes
+        if self._steps_with >= STEPS_WITH and not crowded:
+            self._steps_with = 0
+            return 0
         decode_s = self._decode_s
         if decode_s is None or self._row_s is None:
             return min(room, FIRST_ROWS)
-        share = (STRETCH - 1) * decode_s / self._row_s + self._left_over
+        step_s = max(STRETCH * sorted(self._decodes_s)[-4:][0], LEAST_STRETCH * decode_s)
+        share = (step_s - decode_s) / self._row_s + self._left_over
         rows = max(MIN_ROWS, int(share))
         self._left_over = max(0.0, share - rows)
-        if num_prompts >= CROWD and num_prompts > CROWD_TO_ANSWERS * num_decodes:
+        if crowded:
             crowd_rows = CROWD_ROWS * min(num_prompts, num_decodes) // num_decodes
             rows = max(rows, min(crowd_rows, int(CROWD_STEP_S / self._row_s)))
         return min(room, rows)
 
     def observe(self, seconds: float, num_decodes: int, num_prefill_rows: int) -> None:
         """A step of this make-up took `seconds`."""
+        rode, self._rode = self._rode, num_prefill_rows > 0
+        self._steps_with = self._steps_with + 1 if num_prefill_rows and num_decodes else 0
         if num_prefill_rows == 0:
-            self._decodes_s.append(seconds)
+            if not rode or not self._decodes_s:
+                self._decodes_s.append(seconds)
+            self._latest_s.append(seconds)
         elif num_prefill_rows < MIN_ROWS:
             return  # its time is that of reading the weights
         elif num_decodes == 0:
-            each, known = seconds / num_prefill_rows, self._row_s
-            self._row_s = _blend(known, each if known is None else min(each, DISTURBED * known))
+            self._row_s = _blend(self._row_s, _undisturbed(seconds / num_prefill_rows, self._row_s))
         elif (decode_s := self._decode_s) is not None and seconds > decode_s:
             self._row_s = _blend(self._row_s, (seconds - decode_s) / num_prefill_rows)
 
     @property
     def _decode_s(self) -> float | None:
-        """A step of decodes alone; None before there was one."""
-        longest = sorted(self._decodes_s)[-3:]
-        return longest[0] if longest else None
+        """A step of decodes alone, nowadays; None before there was one."""
+        return median(self._latest_s) if self._latest_s else None
 
 
 # What each further row of a step costs, as a part of a step of one row, until steps of several rows were seen. Measured
@@ -114,7 +135,7 @@ class RowTimes:
     def observe(self, rows: int, seconds: float) -> None:
         """A step of so many rows took `seconds`."""
         if self._seconds:
-            seconds = min(seconds, DISTURBED * self.seconds(rows))
+            seconds = _undisturbed(seconds, self.seconds(rows))
         learned = _blend(self._seconds.get(rows), seconds)
         if rows == 1:
             self._slope += FORGOTTEN * (FIRST_SLOPE - self._slope)
@@ -129,6 +150,10 @@ class RowTimes:
 
     def _ratio(self, rows: int) -> float:
         return 1 + self._slope * (rows - 1)
+
+
+def _undisturbed(seconds: float, expected: float | None) -> float:
+    return seconds if expected is None else min(seconds, DISTURBED * expected)
 
 
 def _blend(old: float | None, new: float) -> float:
