@@ -131,8 +131,9 @@ void Executor::multiply(const PackedWeight& w, GatheredRows& in, float* y) {
   pool_.run([&](int thread) {
     const Range tiles = partition(w.tiles(), 1, thread, pool_.size());
     LinearJob part = job;
-    LinearScratch rearranged{.memory = model_.scratch(thread)};
-    part.scratch = has_scratch(w) ? &rearranged : nullptr;
+    LinearScratch& scratch = linear_scratch_[static_cast<size_t>(thread)];
+    scratch = {.memory = model_.scratch(thread)};
+    part.scratch = has_scratch(w) ? &scratch : nullptr;
     part.tile_begin = tiles.begin, part.tile_end = tiles.end;
     if (tiles.begin < tiles.end) linear_.linear(part);
   });

@@ -112,12 +112,17 @@ bool is_granted([[maybe_unused]] Isa isa) {
   return true;
 }
 
+void require_granted(Isa isa) {
+  if (is_granted(isa)) return;
+  throw std::invalid_argument(std::string("the system refuses this process the registers of instruction set '") + isa_name(isa) + "'");
+}
+
 Isa parse_isa(std::string_view name) {
   std::string known;
   for (Isa isa : available_isas()) {
     if (name == isa_name(isa)) {
-      if (is_granted(isa)) return isa;
-      throw std::invalid_argument("the system refuses this process the registers of instruction set '" + std::string(name) + "'");
+      require_granted(isa);
+      return isa;
     }
     known += known.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
   }

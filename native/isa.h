@@ -24,6 +24,9 @@ const std::vector<Isa>& available_isas();
 // Asks the system for what kernels of the set need beyond the processor, once for the process; whether it was granted.
 bool is_granted(Isa isa);
 
+// Throws std::invalid_argument where it is not granted.
+void require_granted(Isa isa);
+
 // Throws std::invalid_argument, listing the available sets, when `name` is unknown or cannot run here, or is not granted.
 Isa parse_isa(std::string_view name);
 

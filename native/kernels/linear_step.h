@@ -171,7 +171,7 @@ HERD_INLINE void add_step(const StepWeights<kType>& w, const ActivationBlock* x,
       dot_columns<kType, kCols, Coarse>(w, h, x, x_stride, dots);
     HERD_FOR_COLUMNS(c) {
       const ActivationBlock& block = x[c * x_stride];
-      sums.coarse[c] = fma(to_f32(dots[c]), w.scale[h] * splat(block.coarse_scale), sums.coarse[c]);
+      sums.coarse[c] = scaled(dots[c], w.scale[h], block.coarse_scale, sums.coarse[c]);
       if constexpr (W::kHasOffset) {
         const float sum = W::kSubBlocks == 1 ? block.scaled_sum : block.scaled_half_sum[h];
         sums.coarse[c] = fma(w.offset[h], splat(sum), sums.coarse[c]);

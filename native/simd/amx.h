@@ -11,12 +11,18 @@
 namespace herd::HERD_ISA_NS {
 
 // Registers are named by literals: the compiler's intrinsics paste their numbers into assembler.
-#define HERD_TILE_PRODUCT(result, x, to)                  \
-  do {                                                    \
-    _tile_zero(result);                                   \
-    if constexpr (kSigned) _tile_dpbssd(result, x, 0);    \
-    else _tile_dpbsud(result, x, 0);                      \
-    _tile_stored(result, to, 64);                         \
+#define HERD_TILE_PRODUCT(columns, codes, result, to)         \
+  do {                                                        \
+    _tile_loadd(columns, codes, x_stride);                    \
+    _tile_zero(result);                                       \
+    if constexpr (kSigned) _tile_dpbssd(result, columns, 0);  \
+    else _tile_dpbsud(result, columns, 0);                    \
+    _tile_stored(result, to, 64);                             \
+  } while (false)
+#define HERD_TILE_PRODUCTS(columns, first, second)                                                    \
+  do {                                                                                                \
+    HERD_TILE_PRODUCT(columns, x, first, dots[0]);                                                    \
+    if constexpr (kProducts == 2) HERD_TILE_PRODUCT(columns, x + 4 * kGroups, second, dots[1]);       \
   } while (false)
 
 // The unit's registers are set up for a thread while one of these lives. They are given back at its end: the system then
@@ -44,23 +50,9 @@ class MatrixUnit {
   HERD_INLINE static void multiply(const int8_t* x, int64_t x_stride, const u8x64* w, i32x16 (*dots)[16]) {
     static_assert((kColumns == 8 || kColumns == 16) && (kProducts == 1 || kProducts == 2));
     asm volatile("" ::: "memory");  // the intrinsics do not say that they read memory
-    if constexpr (kColumns == 16) {
-      _tile_loadd(1, x, x_stride);
-      _tile_loadd(0, w, 64);
-      HERD_TILE_PRODUCT(2, 1, dots[0]);
-      if constexpr (kProducts == 2) {
-        _tile_loadd(1, x + 4 * kGroups, x_stride);
-        HERD_TILE_PRODUCT(3, 1, dots[1]);
-      }
-    } else {
-      _tile_loadd(4, x, x_stride);
-      _tile_loadd(0, w, 64);
-      HERD_TILE_PRODUCT(5, 4, dots[0]);
-      if constexpr (kProducts == 2) {
-        _tile_loadd(4, x + 4 * kGroups, x_stride);
-        HERD_TILE_PRODUCT(6, 4, dots[1]);
-      }
-    }
+    _tile_loadd(0, w, 64);
+    if constexpr (kColumns == 16) HERD_TILE_PRODUCTS(1, 2, 3);
+    else HERD_TILE_PRODUCTS(4, 5, 6);
   }
 
   // 2 * rounds products of what is at x with what is at w, added up in two results: what the unit does at best, with nothing
@@ -93,6 +85,7 @@ class MatrixUnit {
   static_assert(sizeof(Shapes) == 64);
 };
 
+#undef HERD_TILE_PRODUCTS
 #undef HERD_TILE_PRODUCT
 
 }  // namespace herd::HERD_ISA_NS
