@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-# A step with prompt rows may take this many times the median of steps without. Running answers wait for one in a hundred
-# of those twice to 2.7 times as long (memory that is shared, Zen 5), and keep under three times that, with a margin for
-# jitter; the prompt gets about 65 % of the time, so it waits at most 1.6 times longer, and longer by what small steps
-# cost beside large ones (up to 1.5 times deep in a long prompt).
+# A step with prompt rows may take this many times the median of steps without. Running answers wait for one in a
+# hundred of those twice to 2.7 times as long (memory that is shared, Zen 5), and keep under three times that, with a
+# margin for jitter; the prompt gets about 65 % of the time, so it waits at most 1.6 times longer, and longer by what
+# small steps cost beside large ones (up to 1.5 times deep in a long prompt).
 STRETCH = 3.9
 # Where answers have grown so long since then that this is less than so many decode steps of today, it is these.
 LEAST_STRETCH = 2.0
@@ -33,11 +33,11 @@ CROWD_TO_ANSWERS = 0.3
 # An answer waits no longer for it than this, where its own share is not more.
 CROWD_ROWS = 128
 CROWD_STEP_S = 0.1
-# Of so many steps of decodes alone the median is taken. Such short steps scatter (Zen 5: half under 3.9 ms, a tenth over
-# 6.7): by a mean of the last few each prompt was paced by chance, and one of 7,900 tokens waited 1.9 to 3.4 times longer
-# than alone; the fourth longest of 128 differed by 12 % from one to the next, and by half where the machine's other
-# tenants were busy. Steps among those with prompt rows do not belong to them: answers grow meanwhile, and the prompt's
-# steps would grow with them.
+# Of so many steps of decodes alone the median is taken. Such short steps scatter (Zen 5: half under 3.9 ms, a tenth
+# over 6.7): by a mean of the last few each prompt was paced by chance, and one of 7,900 tokens waited 1.9 to 3.4 times
+# longer than alone; the fourth longest of 128 differed by 12 % from one to the next, and by half where the machine's
+# other tenants were busy. Steps among those with prompt rows do not belong to them: answers grow meanwhile, and the
+# prompt's steps would grow with them.
 DECODE_STEPS = 128
 # One step in so many goes without while a prompt rides along, so that what a decode step takes stays known: answers
 # grow meanwhile, and what they add to each step would pass for the price of a prompt's row. (Four answers beside a
