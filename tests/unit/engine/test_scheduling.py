@@ -262,7 +262,7 @@ def test_prompt_rows_are_rationed_while_answers_run() -> None:
     for _ in range(50):
         pace.observe(0.010, num_decodes=4, num_prefill_rows=0)
         pace.observe(0.100, num_decodes=0, num_prefill_rows=500)
-    assert pace.prefill_rows(num_decodes=4, num_prompts=1, room=508) in (144, 145)  # 3.9 steps of 10 ms less one, 0.2 ms a row
+    assert pace.prefill_rows(num_decodes=4, num_prompts=1, room=508) in (144, 145)  # of 0.2 ms: 2.9 steps of 10
     for _ in range(10):
         pace.observe(0.010 + 145 * 0.0004, num_decodes=4, num_prefill_rows=145)  # a longer context costs more
     assert 72 < pace.prefill_rows(num_decodes=4, num_prompts=1, room=508) < 85
