@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,15 @@ def llama_cpp(model: Path, context: int, threads: int | None) -> Logits:
         verbose=False,
     )
 
+    # It sets the registers of a matrix unit (AMX) up once for a thread, and dies where another library does so as well.
+    thread = ThreadPoolExecutor(1, "llama.cpp")
+
     def logits(ids: list[int]) -> F32:
         llama.reset()
         llama.eval(ids)
         return np.array(llama.scores[: len(ids)], np.float32)
 
-    return logits
+    return lambda ids: thread.submit(logits, ids).result()
 
 
 def divergence(exact: F32, approximate: F32) -> tuple[F64, NDArray[np.bool_]]:
