@@ -9,7 +9,7 @@
 namespace herd {
 namespace {
 
-// Multiplications below which one thread does all attention of a step.
+// Multiplications below which one thread does all attention of a step, a tile counted as tile_cost says.
 constexpr int64_t kWorthSharing = 32768;
 
 // What a tile costs, in units of computing it for one query. Reading it takes as long as so many, which are computed

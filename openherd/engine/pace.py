@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections import deque
 from statistics import median
 
-# A step with prompt rows may take this many times the median of steps without. Running answers wait for one in a
-# hundred of those twice to 2.7 times as long (memory that is shared, Zen 5), and keep under three times that, with a
-# margin for jitter; the prompt gets about 65 % of the time, so it waits at most 1.6 times longer, and longer by what
-# small steps cost beside large ones (up to 1.5 times deep in a long prompt).
+# A step with prompt rows may take this many times the median of steps without. Where memory is shared running answers
+# wait for one in a hundred of those twice to 2.7 times as long (Xeon, Zen 5), and keep under three times that, with a
+# margin for jitter. The prompt gets about 65 % of the time, so it waits 1.6 times longer, and longer by what small
+# steps cost beside large ones (up to 1.5 times deep in a long prompt).
 STRETCH = 3.9
+# Nor may it take more than so many times the fourth longest of them, where a quiet machine makes them all alike.
+WORST_STRETCH = 2.7
 # Where answers have grown so long since then that this is less than so many decode steps of today, it is these.
 LEAST_STRETCH = 2.0
 # A step of prompt rows alone takes no longer, where it has more than FIRST_ROWS: who arrives meanwhile waits for its
@@ -75,8 +77,7 @@ class PrefillPace:
         decode_s = self._decode_s
         if decode_s is None or self._row_s is None:
             return min(room, FIRST_ROWS)
-        step_s = max(STRETCH * median(self._decodes_s), LEAST_STRETCH * decode_s)
-        share = (step_s - decode_s) / self._row_s + self._left_over
+        share = (self._step_s(decode_s) - decode_s) / self._row_s + self._left_over
         rows = max(MIN_ROWS, int(share))
         self._left_over = max(0.0, share - rows)
         if crowded:
@@ -98,6 +99,13 @@ class PrefillPace:
             self._row_s = _blend(self._row_s, _undisturbed(seconds / num_prefill_rows, self._row_s))
         elif (decode_s := self._decode_s) is not None and seconds > decode_s:
             self._row_s = _blend(self._row_s, (seconds - decode_s) / num_prefill_rows)
+
+    def _step_s(self, decode_s: float) -> float:
+        """What a step with prompt rows may take, where one of decodes alone takes `decode_s` nowadays. Those before the
+        prompt may be of answers that have ended since, or few and disturbed."""
+        usual, longest = median(self._decodes_s), sorted(self._decodes_s)[-4:][0]
+        step_s = min(STRETCH * min(usual, DISTURBED * decode_s), WORST_STRETCH * longest)
+        return max(step_s, LEAST_STRETCH * decode_s)
 
     @property
     def _decode_s(self) -> float | None:

@@ -20,7 +20,7 @@ NUM_STREAMS = 4
 FULL_PROMPT = 7900
 PROMPT_TOKENS = FULL_PROMPT if FULL else 1500
 CHUNK = 512  # of a prompt that has the engine to itself
-# Never drawn, so that every token of the streams has text, and with it a piece of its own to be timed.
+# Never drawn, so that nearly every token of the streams has text, and with it a piece of its own to be timed.
 CONTROL_TOKENS = {str(token): -100 for token in range(17)}
 IDLE_S = 4.0 if FULL else 1.0
 
